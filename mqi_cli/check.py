@@ -1,0 +1,43 @@
+"""What a plugin says to `mqi doctor`: one line a check, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from mqi_cli.hosts.base import Host
+from mqi_cli.patrol import SourceView
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `mqi doctor`. `mend` is the command or the act that puts it right; empty for ok."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    mend: str = ""
+
+
+class CheckContext(Protocol):
+    """What a check is given."""
+
+    config: Any  # the plugin's own section
+    sources: Sequence[SourceView]
+    hosts: Sequence[str]
+
+    def host(self, name: str) -> Host:
+        """Return a host of the config."""
+
+    def host_config(self, name: str) -> Any:
+        """Return a host's section of the config."""

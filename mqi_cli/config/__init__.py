@@ -1,0 +1,1 @@
+"""The config file: typed sections, load, merge, check."""

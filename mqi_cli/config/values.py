@@ -1,0 +1,70 @@
+"""The kinds of value that the config adds to YAML's own: durations, sizes, local paths, secrets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\Z")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B\Z")
+_SIZE_UNITS = {
+    None: 1,
+    "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+    "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds from `30s`, `10m`, `2h`, `1.5d` or 0. Raises `ValueError` that shows how it is written."""
+    if isinstance(value, str) and (found := _DURATION.match(value.strip())):
+        return float(found[1]) * _DURATION_UNITS[found[2]]
+    if value == 0 or (isinstance(value, float) and not isinstance(value, bool)):
+        return float(value)  # floats come from defaults in code; YAML authors write a unit
+    raise ValueError("a duration is a number with a unit: 500ms, 30s, 10m, 2h, 7d, 4w")
+
+
+def format_duration(seconds: float) -> str:
+    """Return the shortest exact spelling of a duration, as the config writes it."""
+    for unit in ("w", "d", "h", "m", "s"):
+        size = _DURATION_UNITS[unit]
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0"
+
+
+def parse_size(value: object) -> int:
+    """Return bytes from `500MB`, `2GiB` or a whole number of bytes. Raises `ValueError` that shows how it is written."""
+    if isinstance(value, str) and (found := _SIZE.match(value.strip())):
+        return int(float(found[1]) * _SIZE_UNITS[found[2]])
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("a size is a number with a unit: 800kB, 500MB, 2GiB")
+
+
+def _parse_path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("a path is wanted")
+    return Path(value).expanduser()
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d|w)$", "examples": ["30s", "10m", "2h"]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["500MB", "2GiB"]}),
+]
+# Relative paths are taken from the config file's directory; the loader makes them absolute before the models see them.
+LocalPath = Annotated[Path, BeforeValidator(_parse_path), WithJsonSchema({"type": "string", "format": "path"})]
+# Filled from `${ENV}` or from the file that the companion key `<key>_file` names. Shown as asterisks everywhere.
+Secret = SecretStr

@@ -1,0 +1,1 @@
+"""Places where files go and commands run: one contract, `ssh` and `local`."""

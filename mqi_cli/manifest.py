@@ -1,0 +1,204 @@
+"""What a directory holds, file by file, and the one hash over it that says whether two directories are the same.
+
+A manifest is made once when a case is accepted and again while it is sent; the fingerprints must agree. Its text form
+is that of `sha256sum`, so anybody can prove a directory with `sha256sum -c` and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 1 << 20
+MAX_ENTRIES = 1_000_000
+
+
+class Unfit(ValueError):
+    """A directory that cannot be a case as it is. The text counts and classifies; `entries` name what is in the way."""
+
+    def __init__(self, reason: str, entries: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.entries = entries
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A regular file or a directory below the case. `path` is relative, with `/`; `mtime_ns` and `inode` are this machine's."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    mode: int
+    is_dir: bool = False
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file of a manifest, proven by its SHA-256 (64 hex digits)."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Files sorted by path, and the directories that hold no file, sorted."""
+
+    files: tuple[ManifestFile, ...]
+    empty_dirs: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Sum of the files' sizes in bytes."""
+        return sum(each.size for each in self.files)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every path, size and hash and the empty directories: equal only for equal content."""
+        digest = hashlib.sha256()
+        for each in self.files:
+            digest.update(
+                f"f {each.size} {each.sha256} ".encode() + each.path.encode("utf-8", "surrogateescape") + b"\0"
+            )
+        for path in self.empty_dirs:
+            digest.update(b"d " + path.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()
+
+    def checksums(self) -> bytes:
+        """Return the text that `sha256sum -c` reads."""
+        return b"".join(
+            each.sha256.encode() + b"  " + each.path.encode("utf-8", "surrogateescape") + b"\n" for each in self.files
+        )
+
+
+def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
+    """Return every regular file and directory below `directory`, sorted by path, without reading any content.
+
+    Raises `Unfit` for what no case may hold: links, devices, FIFOs, sockets, names with a line break, names that are
+    not UTF-8, unreadable directories, more than `max_entries`. A vanished entry is passed over: the next look tells.
+    """
+    entries: list[Entry] = []
+    unfit: dict[str, list[str]] = {}
+    device = directory.stat().st_dev
+    for entry in _walk(directory, "", unfit):
+        if entry is None:
+            continue
+        info, relative, is_dir, item_device = entry
+        if is_dir and item_device != device:
+            unfit.setdefault("other file systems", []).append(relative)
+            continue
+        entries.append(Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir))
+        if len(entries) > max_entries:
+            raise Unfit(f"more than {max_entries} entries")
+    if unfit:
+        counted = ", ".join(f"{len(paths)} {what}" for what, paths in sorted(unfit.items()))
+        raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
+    entries.sort(key=lambda each: each.path)
+    return entries
+
+
+def _walk(
+    directory: Path, prefix: str, unfit: dict[str, list[str]]
+) -> Iterator[tuple[os.stat_result, str, bool, int] | None]:
+    pending = [(directory, prefix)]
+    while pending:
+        folder, base = pending.pop()
+        try:
+            items = list(os.scandir(folder))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            unfit.setdefault("unreadable directories", []).append(base or ".")
+            continue
+        for item in items:
+            relative = base + item.name
+            try:
+                info = item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            problem = _problem(item.name, info)
+            if problem:
+                unfit.setdefault(problem, []).append(relative)
+            elif stat.S_ISDIR(info.st_mode):
+                yield info, relative, True, info.st_dev
+                pending.append((Path(item.path), relative + "/"))
+            else:
+                yield info, relative, False, info.st_dev
+
+
+def _problem(name: str, info: os.stat_result) -> str:
+    if stat.S_ISLNK(info.st_mode):
+        return "symbolic links"
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+        return "special files (FIFO, socket or device)"
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "names that are not UTF-8"
+    if any(ord(char) < 32 or ord(char) == 127 for char in name) or "\\" in name:
+        return "names with control characters or backslashes"
+    return ""
+
+
+def snapshot(entries: list[Entry]) -> str:
+    """Hash what `survey` saw (path, size, mtime, inode): two equal snapshots mean that nothing was written in between."""
+    digest = hashlib.sha256()
+    for each in entries:
+        kind = "d" if each.is_dir else "f"
+        size = 0 if each.is_dir else each.size  # a directory's size is the file system's own business
+        digest.update(f"{kind} {size} {each.mtime_ns} {each.inode} {each.path}\0".encode())
+    return digest.hexdigest()
+
+
+def empty_directories(entries: list[Entry]) -> tuple[str, ...]:
+    """Return the directories that nothing lies in, sorted."""
+    parents = {each.path.rpartition("/")[0] for each in entries}
+    return tuple(each.path for each in entries if each.is_dir and each.path not in parents)
+
+
+def hash_file(path: Path, *, read: Callable[[int], None] | None = None) -> str:
+    """Return a file's SHA-256 as 64 hex digits; `read` is told of the bytes as they are read. Raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            if read:
+                read(len(chunk))
+    return digest.hexdigest()
+
+
+def build_manifest(
+    directory: Path, *, entries: list[Entry] | None = None, read: Callable[[int], None] | None = None
+) -> Manifest:
+    """Hash every file below `directory`. Raises `Unfit` (also when a file changed while it was read) and `OSError`."""
+    seen = survey(directory) if entries is None else entries
+    files = [
+        ManifestFile(each.path, each.size, hash_file(directory / each.path, read=read))
+        for each in seen
+        if not each.is_dir
+    ]
+    if snapshot(survey(directory)) != snapshot(seen):
+        raise Unfit("it changed while it was read")
+    return Manifest(tuple(files), empty_directories(seen))
+
+
+def parse_checksums(data: bytes) -> dict[str, str]:
+    """Read `sha256sum` text: path to hash. Raises `Unfit` for a line that is none, an absolute path or one with `..`."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").splitlines(), 1):
+        if not line.strip():
+            continue
+        digest, gap, path = line[:64].lower(), line[64:66], line[66:]
+        path = path.removeprefix("./")
+        parts = path.split("/")
+        if len(digest) != 64 or gap not in ("  ", " *") or not path or path.startswith("/") or ".." in parts:
+            raise Unfit(f"line {number} of its checksum file is not one that sha256sum writes")
+        found[path] = digest
+    return found

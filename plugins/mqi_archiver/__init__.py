@@ -1,0 +1,1 @@
+"""Files results away: stage archive, retention, state backup."""

@@ -1,0 +1,1 @@
+"""Watches hosts and GPUs."""

@@ -1,0 +1,1 @@
+"""Moves files: stages upload and download."""

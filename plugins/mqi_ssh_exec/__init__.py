@@ -1,0 +1,1 @@
+"""Runs commands on a host: stage run."""
