@@ -40,7 +40,7 @@ CASE_MOVES: dict[CaseState, frozenset[CaseState]] = {
     CaseState.WAITING: _FORWARD | ENDED,
     CaseState.HELD: _FORWARD | ENDED,
     CaseState.DONE: _FORWARD,
-    CaseState.CANCELLED: _FORWARD,
+    CaseState.CANCELLED: _FORWARD | {CaseState.SETTLING},  # a vanished directory may come again
 }
 
 

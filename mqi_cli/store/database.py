@@ -1,0 +1,194 @@
+"""Opens the state database: safe journal mode, pragmas, refusals; transactions, check, backup and restore.
+
+Peewee's driver is `pysqlite3` where that brings a newer SQLite than Python's own. SQLite 3.7.0 to 3.51.2 can corrupt a
+WAL database that has two connections (https://sqlite.org/wal.html#walresetbug; fixed in 3.51.3, 3.50.7 and 3.44.6),
+so a WAL is used with a fixed one only, and a rollback journal with any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import peewee
+
+from mqi_cli.errors import StateError
+from mqi_cli.store.migrations import SCHEMA_VERSION, migrate, schema_version
+
+APPLICATION_ID = 0x6D716931  # "mqi1", so that `file` and we can tell our databases from others
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "lustre",
+        "gpfs",
+        "ceph",
+        "afs",
+        "beegfs",
+    }
+)
+BUSY_SECONDS = 30
+
+_driver: Any = getattr(peewee, "sqlite3", None) or sqlite3
+DATABASE_ERRORS: tuple[type[Exception], ...] = (peewee.DatabaseError, peewee.InterfaceError, _driver.Error)
+
+
+def sqlite_version() -> tuple[int, ...]:
+    """Return the version of the SQLite that is used."""
+    return tuple(int(each) for each in _driver.sqlite_version.split("."))
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite may corrupt a WAL database that has two connections."""
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return version >= (3, 7, 0) and not fixed
+
+
+def journal_mode() -> str:
+    """Return the journal mode that is safe with the SQLite at hand."""
+    return "truncate" if has_wal_reset_bug(sqlite_version()) else "wal"
+
+
+def file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Return the type of the file system that holds `path`; empty where the system does not tell."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    target = str(path.resolve())
+    best, kind = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def refuse_unsafe_place(path: Path) -> None:
+    """Raise `StateError` where a SQLite database must not lie: a network file system, a file with two hard links."""
+    kind = file_system(path.parent)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StateError(
+            f"the state database would lie on a network file system ({kind}), where SQLite loses data",
+            hint=f"set state.path to a local disk instead of {path.parent}",
+        )
+    if path.exists() and path.stat().st_nlink > 1:
+        raise StateError(f"the state database {path} has a second hard link", hint="remove the other name of the file")
+
+
+def connect(path: Path, *, read_only: bool = False) -> Any:
+    """Return a Peewee database with our pragmas. Nothing is created or changed yet."""
+    pragmas: list[tuple[str, Any]] = [
+        ("busy_timeout", BUSY_SECONDS * 1000),
+        ("foreign_keys", 1),
+        ("trusted_schema", 0),
+        ("temp_store", 2),
+    ]
+    if read_only:
+        pragmas.append(("query_only", 1))
+    else:
+        pragmas += [("journal_mode", journal_mode()), ("synchronous", "full"), ("journal_size_limit", 64 << 20)]
+    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=BUSY_SECONDS, autoconnect=True)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into `StateError`s that say what to do."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        text = str(error)
+        if "full" in text:
+            hint = f"make space on the disk that holds {path.parent}; nothing was lost, the work goes on then"
+        elif "locked" in text:
+            hint = "another program holds the database for long; look for a backup or a sqlite3 shell that is open"
+        elif "malformed" in text or "not a database" in text:
+            hint = f"stop the daemon, then: mqi db check, and mqi db restore BACKUP (backups lie in {path.parent / 'backups'})"
+        else:
+            hint = f"look at {path} and its directory: mqi db check"
+        raise StateError(f"the state database: {text}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def migration_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time create, migrate or restore the database."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def prepare(path: Path) -> int:
+    """Create or migrate the database at `path`, with a backup before a migration; return the steps applied.
+
+    Raises `StateError` for a schema that is newer than this program, a file that is none of ours, an unsafe place.
+    """
+    with translated(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StateError(
+                f"the state directory {path.parent} cannot be made: {error.strerror}",
+                hint="set state.path in the config",
+            ) from error
+        refuse_unsafe_place(path)
+        if path.exists() and path.stat().st_size and _is_current(path):
+            return 0
+        with _lock(path):
+            return _create_or_migrate(path)
+
+
+def _lock(path: Path) -> contextlib.AbstractContextManager[None]:
+    try:
+        return migration_lock(path)
+    except OSError as error:
+        raise StateError(f"the state directory {path.parent} cannot be written: {error.strerror}") from error
+
+
+def _is_current(path: Path) -> bool:
+    database = connect(path, read_only=True)
+    try:
+        version = schema_version(database)
+        application = int(database.execute_sql("PRAGMA application_id").fetchone()[0])
+    finally:
+        database.close()
+    if version and application != APPLICATION_ID:
+        raise StateError(f"{path} is a SQLite database, but not one of mqi's", hint="set state.path to another file")
+    if version > SCHEMA_VERSION:
+        raise StateError(
+            f"the state database has schema {version}, this mqi knows up to {SCHEMA_VERSION}",
+            hint="update mqi, or restore a backup made with this version: mqi db restore BACKUP",
+        )
+    return version == SCHEMA_VERSION
+
+
+def _create_or_migrate(path: Path) -> int:
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    elif path.stat().st_size and _is_current(path):
+        return 0  # another process was faster
+    database = connect(path)
+    try:
+        if schema_version(database):
+            from mqi_cli.store.backup import backup
+
+            backup(path, path.parent / "backups", label=f"before-schema-{SCHEMA_VERSION}")
+        database.execute_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        return migrate(database)
+    finally:
+        database.close()

@@ -1,0 +1,159 @@
+"""Named operations on hosts, GPUs and workers, on alerts and on the installation's switches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import EXCLUDED
+
+from mqi_cli.patrol import GpuSeen
+from mqi_cli.store.records import GpuRow, HostRow
+from mqi_cli.store.tables import AlertTable, FlagTable, GpuTable, HostTable, WorkerTable
+
+
+class Hosts:
+    """Hosts, known by name; one that was never seen is up."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def get(self, name: str) -> HostRow:
+        """Return a host's state."""
+        for row in HostTable.select().where(HostTable.name == name).dicts().execute(self._database):
+            return HostRow(**row)
+        return HostRow(name, "up", False, "", "", None, 0, None, None, None, None, None)
+
+    def all(self) -> list[HostRow]:
+        """Return every host that was seen."""
+        return [HostRow(**row) for row in HostTable.select().order_by(HostTable.name).dicts().execute(self._database)]
+
+    def update(self, name: str, **fields: Any) -> None:
+        """Change a host's columns; the host is added when it is new."""
+        HostTable.insert(
+            name=name, state="up", held=False, reason="", hint="", failures=0
+        ).on_conflict_ignore().execute(self._database)
+        HostTable.update(**fields).where(HostTable.name == name).execute(self._database)
+
+    def paused(self) -> list[HostRow]:
+        """Return the hosts that are not up."""
+        return [row for row in self.all() if row.state != "up" or row.held]
+
+
+class Gpus:
+    """GPUs, known by UUID."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def all(self) -> list[GpuRow]:
+        """Return every GPU, by host and index."""
+        return self._rows(GpuTable.select().order_by(GpuTable.host, GpuTable.number))
+
+    def on(self, host: str) -> list[GpuRow]:
+        """Return a host's GPUs that are there, by index."""
+        query = GpuTable.select().where((GpuTable.host == host) & GpuTable.present)
+        return self._rows(query.order_by(GpuTable.number))
+
+    def leased_by(self, part: int) -> list[GpuRow]:
+        """Return the GPUs that a part has."""
+        return self._rows(GpuTable.select().where(GpuTable.lease == part).order_by(GpuTable.number))
+
+    def lease(self, part: int, uuids: Sequence[str]) -> None:
+        """Give GPUs to a part. Raises `ValueError` when one of them is taken, which the caller's lock rules out."""
+        changed = (
+            GpuTable.update(lease=part)
+            .where(GpuTable.uuid.in_(list(uuids)) & GpuTable.lease.is_null())
+            .execute(self._database)
+        )
+        if changed != len(uuids):
+            raise ValueError("a GPU was leased twice")
+
+    def release(self, part: int, *, now: float) -> int:
+        """Take a part's GPUs back; return how many."""
+        return int(GpuTable.update(lease=None, freed_at=now).where(GpuTable.lease == part).execute(self._database))
+
+    def hold(self, uuid: str, *, held: bool) -> None:
+        """Hold a GPU back from being leased, or give it free."""
+        GpuTable.update(held=held).where(GpuTable.uuid == uuid).execute(self._database)
+
+    def saw(self, host: str, gpus: Sequence[GpuSeen], *, now: float) -> None:
+        """Take in a look at a host: all its GPUs; those that are missing are not there."""
+        GpuTable.update(present=False).where(GpuTable.host == host).execute(self._database)
+        for gpu in gpus:
+            GpuTable.insert(
+                uuid=gpu.uuid, host=host, number=gpu.index, name=gpu.name, memory_total=gpu.memory_total,
+                memory_used=gpu.memory_used, utilization=gpu.utilization, temperature=gpu.temperature,
+                processes=list(gpu.processes), present=True, held=False, seen_at=now,
+            ).on_conflict(
+                conflict_target=[GpuTable.uuid],
+                update={
+                    column: getattr(EXCLUDED, column.column_name)
+                    for column in (
+                        GpuTable.host, GpuTable.number, GpuTable.name, GpuTable.memory_total, GpuTable.memory_used,
+                        GpuTable.utilization, GpuTable.temperature, GpuTable.processes, GpuTable.present, GpuTable.seen_at,
+                    )
+                },
+            ).execute(self._database)  # fmt: skip
+
+    def _rows(self, query: Any) -> list[GpuRow]:
+        rows = query.dicts().execute(self._database)
+        return [GpuRow(**{**row, "processes": tuple(row["processes"] or ())}) for row in rows]
+
+
+class Workers:
+    """Workers and when they last gave a sign of life."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def alive(self, name: str, *, lane: str, machine: str, pid: int, busy: int, started_at: float, now: float) -> None:
+        """Take in a worker's sign of life."""
+        WorkerTable.replace(
+            name=name, lane=lane, machine=machine, pid=pid, busy=busy, started_at=started_at, seen_at=now
+        ).execute(self._database)
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return every worker, as rows."""
+        return list(WorkerTable.select().order_by(WorkerTable.lane, WorkerTable.name).dicts().execute(self._database))
+
+    def forget(self, *, before: float) -> None:
+        """Forget the workers that gave no sign since `before`."""
+        WorkerTable.delete().where(WorkerTable.seen_at < before).execute(self._database)
+
+
+class Switches:
+    """Switches and alerts of the whole installation."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def drain(self) -> str:
+        """Return why no new work is taken; empty when it is."""
+        for (value,) in (
+            FlagTable.select(FlagTable.value).where(FlagTable.name == "drain").tuples().execute(self._database)
+        ):
+            return str(value)
+        return ""
+
+    def set_drain(self, reason: str) -> None:
+        """Take no new work, for this reason; with an empty reason, take it again."""
+        if reason:
+            FlagTable.replace(name="drain", value=reason).execute(self._database)
+        else:
+            FlagTable.delete().where(FlagTable.name == "drain").execute(self._database)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return what a person should know now, oldest first."""
+        return list(AlertTable.select().order_by(AlertTable.since).dicts().execute(self._database))
+
+    def raise_alert(self, topic: str, *, text: str, hint: str, now: float) -> bool:
+        """Raise an alert; False when it is already there (its text is brought up to date)."""
+        changed = AlertTable.update(text=text, hint=hint).where(AlertTable.topic == topic).execute(self._database)
+        if not changed:
+            AlertTable.insert(topic=topic, text=text, hint=hint, since=now).execute(self._database)
+        return not changed
+
+    def clear_alert(self, topic: str) -> bool:
+        """Clear an alert; False when there was none."""
+        return bool(AlertTable.delete().where(AlertTable.topic == topic).execute(self._database))

@@ -1,0 +1,155 @@
+"""Rows of the state database as frozen records: what the operations return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mqi_cli.case import CaseRef, CaseState, PartState
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One revision of a case. Times are wall seconds; `look_since` is boot time of the boot `look_boot`."""
+
+    id: int
+    key: str
+    source: str
+    name: str
+    revision: int
+    directory: str
+    workflow: str
+    fingerprint: str
+    files: int
+    size: int
+    snapshot: str
+    look: str
+    look_boot: str
+    look_since: float
+    state: CaseState
+    step: str
+    reason: str
+    hint: str
+    until: float | None
+    priority: int
+    paused: bool
+    cancelling: bool
+    cleared: tuple[str, ...]
+    created_at: float
+    updated_at: float
+    ended_at: float | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> CaseRow:
+        """Make the record of a row."""
+        return cls(**{**row, "state": CaseState(row["state"]), "cleared": tuple(row["cleared"])})
+
+    @property
+    def ref(self) -> CaseRef:
+        """Return the case as a stage sees it, with the directory of this machine."""
+        return CaseRef(self.key, self.name, self.revision, self.source, Path(self.directory), self.fingerprint)
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """One attempt of one part of a step. `case` is the case's id in the database."""
+
+    id: int
+    case: int
+    step: str
+    part: str
+    attempt: int
+    turn: int
+    state: PartState
+    current: bool
+    lane: str
+    host: str
+    job: bool
+    gpus: int
+    tries: int
+    losses: int
+    cancel: bool
+    worker: str
+    lease_until: float | None
+    due_at: float | None
+    waiting_for: str
+    reason: str
+    hint: str
+    facts: Mapping[str, Any]
+    progress_done: float
+    progress_total: float
+    progress_unit: str
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> PartRow:
+        """Make the record of a row."""
+        return cls(**{**row, "state": PartState(row["state"])})
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """An entry of a case's log, or of the installation's when `case` is None."""
+
+    id: int
+    at: float
+    case: int | None
+    step: str
+    part: str
+    attempt: int
+    kind: str
+    actor: str
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A host as it was last seen."""
+
+    name: str
+    state: str
+    held: bool
+    reason: str
+    hint: str
+    until: float | None
+    failures: int
+    load: float | None
+    cores: int | None
+    free_bytes: int | None
+    total_bytes: int | None
+    seen_at: float | None
+
+
+@dataclass(frozen=True)
+class GpuRow:
+    """A GPU as it was last seen, and the id of the part that has it."""
+
+    uuid: str
+    host: str
+    number: int
+    name: str
+    memory_total: int | None
+    memory_used: int | None
+    utilization: int | None
+    temperature: int | None
+    processes: tuple[int, ...]
+    present: bool
+    held: bool
+    lease: int | None
+    freed_at: float | None
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """A command that waits to be sent."""
+
+    id: int
+    message: str
+    lane: str
+    body: bytes
