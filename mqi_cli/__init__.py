@@ -34,6 +34,7 @@ _FACE = {
     "NoShell": "errors",
     "describe_os_error": "errors",
     "CaseRef": "case",
+    "KEY_PATTERN": "case",
     "CaseState": "case",
     "Patrol": "patrol",
     "PatrolContext": "patrol",
@@ -77,6 +78,7 @@ _FACE = {
     "Size": "config.values",
     "LocalPath": "config.values",
     "Secret": "config.values",
+    "IGNORED_SUFFIXES": "sources",
     "case_directories": "sources",
     "check_local": "placeholders",
     "local_path": "placeholders",
@@ -86,6 +88,7 @@ _FACE = {
 }
 
 if TYPE_CHECKING:
+    from mqi_cli.case import KEY_PATTERN as KEY_PATTERN
     from mqi_cli.case import CaseRef as CaseRef
     from mqi_cli.case import CaseState as CaseState
     from mqi_cli.check import Check as Check
@@ -151,6 +154,7 @@ if TYPE_CHECKING:
     from mqi_cli.patrol import SourceView as SourceView
     from mqi_cli.placeholders import check_local as check_local
     from mqi_cli.placeholders import local_path as local_path
+    from mqi_cli.sources import IGNORED_SUFFIXES as IGNORED_SUFFIXES
     from mqi_cli.sources import case_directories as case_directories
     from mqi_cli.stage import Done as Done
     from mqi_cli.stage import Section as Section

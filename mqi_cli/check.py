@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from mqi_cli.hosts.base import Host
 from mqi_cli.patrol import SourceView
+from mqi_cli.stage import Workflow
 
 
 class Verdict(StrEnum):
@@ -35,6 +36,7 @@ class CheckContext(Protocol):
     config: Any  # the plugin's own section
     sources: Sequence[SourceView]
     hosts: Sequence[str]
+    workflows: Mapping[str, Workflow]  # to see what options the plugin's stages are given
 
     def host(self, name: str) -> Host:
         """Return a host of the config."""

@@ -118,7 +118,11 @@ class SourceView:
 
 @dataclass(frozen=True)
 class KnownCase:
-    """What the state database knows of the newest revision of a name below a source."""
+    """What the state database knows of the newest revision of a name below a source.
+
+    `snapshot` is that of the last look, `accepted` the one that was last proven to have this fingerprint (empty before
+    the case is accepted): they differ while a change to an accepted case settles, over restarts too.
+    """
 
     key: str
     name: str
@@ -127,6 +131,7 @@ class KnownCase:
     snapshot: str
     fingerprint: str
     unchanged_for: float  # seconds since this snapshot was first seen, by our own clock; 0 after a reboot
+    accepted: str = ""
 
 
 @dataclass(frozen=True)
