@@ -1,0 +1,46 @@
+# Every target does its own set-up: it makes .venv and installs what it needs, again whenever pyproject.toml changed.
+
+PYTEST := .venv/bin/python -m pytest
+
+.PHONY: help demo test soak lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    run the pipeline on sample cases; needs no server"
+	@echo "make test    run the tests, against a real SSH server and a real RabbitMQ on loopback"
+	@echo "make lint    ruff and mypy"
+	@echo "make soak    the tests that take minutes"
+	@echo "make bench   the measurements"
+	@echo "make clean   remove .venv and everything that was built"
+
+demo: .venv/installed
+	.venv/bin/mqi demo
+
+test: .venv/installed-tools
+	tests/servers/install
+	$(PYTEST) -n 2 -m "not soak"
+
+soak: .venv/installed-tools
+	tests/servers/install
+	$(PYTEST) -m soak --timeout 3600
+
+lint: .venv/installed-tools
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: .venv/installed-tools
+	tests/servers/install
+	.venv/bin/python benchmarks/run.py
+
+clean:
+	rm -rf .venv .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis test-artefacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml .ci/venv
+	.ci/venv
+	touch $@
+
+.venv/installed-tools: .venv/installed
+	.ci/venv test lint
+	touch $@
