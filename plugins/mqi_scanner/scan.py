@@ -1,0 +1,338 @@
+"""The patrol `scan`: looks at every source, lets the gate judge each case, and reports what changed."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mqi_cli import (
+    Alert,
+    CaseSeen,
+    CaseState,
+    CaseVanished,
+    KnownCase,
+    PatrolContext,
+    SourceView,
+    Unfit,
+    case_directories,
+    describe_os_error,
+    parse_checksums,
+)
+from mqi_scanner.gate import Judgement, Look, Stand, conclude, judge, unfit_look
+from mqi_scanner.memory import Memory, directories_unchanged, look_at, spread
+from mqi_scanner.mounts import Mounts
+from mqi_scanner.proof import Changed, Proof
+
+UNFIT_AGAIN = 60.0  # s; what is in the way may go from a directory whose time we don't watch
+MAX_CHECKSUMS = 64 << 20  # bytes of a checksum file
+
+
+@dataclass(frozen=True)
+class Place:
+    """One case directory of a round, with what is known and remembered of it."""
+
+    source: SourceView
+    name: str
+    directory: Path
+    known: KnownCase | None
+    memory: Memory
+
+
+@dataclass
+class Round:
+    """What the last round came to, for people. `open` holds the judgements of all that is not complete."""
+
+    looked_at: int = 0
+    unchanged: int = 0
+    complete: list[CaseSeen] = field(default_factory=list)
+    open: dict[tuple[str, str], Judgement] = field(default_factory=dict)
+    vanished: int = 0
+    left: int = 0  # cases that the round had no time for, or has begun to read
+
+
+class Scan:
+    """The patrol. One object serves a process: it remembers each case between rounds."""
+
+    def __init__(self) -> None:
+        self.only: str = ""  # restricts the rounds to one source, by hand
+        self.round = Round()
+        self._memory: dict[tuple[str, str], Memory] = {}
+        self._clear: set[str] = set()  # alert topics known not to be active
+        self._turn = 0
+
+    def __call__(self, ctx: PatrolContext) -> None:
+        """Do one round. Looking and reading may each take about one interval; what is left goes on in the next round."""
+        self.round = Round()
+        sources = [each for each in ctx.sources if not each.complete_when.manual and self.only in ("", each.name)]
+        self._turn += 1
+        first = self._turn % len(sources) if sources else 0
+        places = [place for source in sources[first:] + sources[:first] for place in self._places(ctx, source)]
+        readable = self._look(ctx, places)
+        self._read(ctx, readable)
+
+    # --- which cases there are
+
+    def _places(self, ctx: PatrolContext, source: SourceView) -> list[Place]:
+        mounts = Mounts(ctx.data_dir)
+        try:
+            found = dict(case_directories(source))
+        except OSError as error:
+            self._alert(ctx, source, f"source {source.name} can't be read: {describe_os_error(error)}")
+            return []
+        if not found and (former := mounts.lost(source)):
+            self._alert(ctx, source, f"source {source.name} is empty, and what was mounted there ({former}) is not")
+            return []
+        mounts.remember(source)
+        self._alert(ctx, source, "")
+        odd = [name for name in found if not _is_plain(name)]
+        self._alert_names(ctx, source, len(odd))
+        for name in odd:
+            del found[name]
+        known = ctx.known(source.name)
+        self._vanished(ctx, source, found, known)
+        return [
+            Place(source, name, path, known.get(name), self._memory.setdefault((source.name, name), Memory()))
+            for name, path in found.items()
+        ]
+
+    def _vanished(
+        self, ctx: PatrolContext, source: SourceView, found: Mapping[str, Path], known: Mapping[str, KnownCase]
+    ) -> None:
+        for key in [key for key in self._memory if key[0] == source.name and key[1] not in found]:
+            del self._memory[key]
+        for name, case in known.items():
+            if name not in found and case.state is CaseState.SETTLING and _is_gone(source.path / name):
+                ctx.report(CaseVanished(source.name, name))
+                self.round.vanished += 1
+
+    # --- looking
+
+    def _look(self, ctx: PatrolContext, places: list[Place]) -> list[tuple[Place, Look]]:
+        now = ctx.clock.elapsed()
+        pause = _pause(ctx)
+        unsettled = [each for each in places if not each.memory.at_rest and _is_settling(each)]
+        rest = [each for each in places if each.memory.at_rest or not _is_settling(each)]
+        fresh: list[Place] = []
+        due: list[Place] = []
+        for place in rest:
+            (due if place.memory.due <= now else fresh).append(place)
+        readable: list[tuple[Place, Look]] = []
+        # New and settling cases first, then those at rest by a glance at their directories, then those whose files are
+        # to be looked at again. Each group begins with what has waited longest, and gets at least one look a round.
+        for group, glance in ((unsettled, False), (fresh, True), (due, False)):
+            group.sort(key=lambda each: each.memory.looked_at)
+            for number, place in enumerate(group):
+                if ctx.stopping() or (number and pause()):
+                    self.round.left += len(group) - number
+                    break
+                look = self._look_at(ctx, place, glance=glance)
+                if look is not None:
+                    readable.append((place, look))
+        return readable
+
+    def _look_at(self, ctx: PatrolContext, place: Place, *, glance: bool) -> Look | None:
+        memory = place.memory
+        memory.looked_at = ctx.clock.elapsed()
+        self.round.looked_at += 1
+        try:
+            if glance and self._still_known(place) and directories_unchanged(place.directory, memory.directories):
+                self._keep(place)
+                return None
+            look, directories = look_at(place.directory)
+            memory.learn(look, directories)
+            judgement = self._judge(place, look)
+        except FileNotFoundError:
+            return None  # it went away since it was listed: the next round says so
+        except OSError as error:
+            self._say(ctx, place, "", Judgement(Stand.SETTLING, f"can't be looked at: {describe_os_error(error)}"))
+            return None
+        again = UNFIT_AGAIN if look.unfit else ctx.config.recheck
+        memory.due = memory.looked_at + spread(place.name, again)
+        if self._is_accepted(place, look.snapshot):
+            memory.at_rest, memory.judgement = True, None
+            self._keep(place)
+            return None
+        memory.at_rest = judgement.resting
+        if judgement.stand is not Stand.PROVABLE:
+            self._say(ctx, place, look.snapshot, judgement)
+            return None
+        return look
+
+    def _judge(self, place: Place, look: Look) -> Judgement:
+        known = place.known
+        rule = place.source.complete_when
+        listed = None
+        if rule.manifest and not look.unfit:
+            try:
+                listed = _read_checksums(place.directory / rule.manifest)
+            except Unfit as unfit:
+                problem = unfit_look(unfit.reason, ())
+                if known is not None and known.snapshot == look.snapshot:  # else it may be half written
+                    return judge(rule, problem, last="", unchanged_for=0)
+        return judge(
+            rule,
+            look,
+            last=known.snapshot if known else "",
+            unchanged_for=known.unchanged_for if known else 0.0,
+            listed=listed,
+        )
+
+    def _still_known(self, place: Place) -> bool:
+        """Whether the state database still holds what our memory of the case rests on."""
+        return place.known is not None and place.known.snapshot == place.memory.snapshot
+
+    def _is_accepted(self, place: Place, snapshot: str) -> bool:
+        known, proven = place.known, place.memory.proven
+        if known is None or known.state is CaseState.SETTLING:
+            return False
+        return known.accepted == snapshot or (proven is not None and proven.fingerprint == known.fingerprint)
+
+    def _keep(self, place: Place) -> None:
+        if place.memory.judgement is None:
+            self.round.unchanged += 1
+        else:
+            self.round.open[place.source.name, place.name] = place.memory.judgement
+
+    # --- reading
+
+    def _read(self, ctx: PatrolContext, readable: list[tuple[Place, Look]]) -> None:
+        """Read the cases in turns: each gets an equal share of the time that is left, the rest of it the next round."""
+        end = ctx.clock.elapsed() + _budget(ctx)
+        readable.sort(key=lambda each: (each[0].memory.proof is not None, each[0].name))
+        for number, (place, look) in enumerate(readable):
+            if ctx.stopping():
+                self.round.left += len(readable) - number
+                return
+            now = ctx.clock.elapsed()
+            share = now + max(end - now, 0.0) / (len(readable) - number)
+            self._read_one(ctx, place, look, until=share)
+
+    def _read_one(self, ctx: PatrolContext, place: Place, look: Look, *, until: float) -> None:
+        memory = place.memory
+        if memory.proven is not None:
+            self._complete(ctx, place, memory.proven)
+            return
+        if memory.refused is not None:
+            self._say(ctx, place, look.snapshot, memory.refused)
+            return
+        proof = memory.proof = memory.proof or Proof(place.directory, look)
+        try:
+            proof.advance(lambda: ctx.stopping() or ctx.clock.elapsed() >= until)
+            if not proof.finished:
+                self.round.left += 1
+                self._say(ctx, place, look.snapshot, Judgement(Stand.SETTLING, proof.note))
+                return
+            after, _ = look_at(place.directory)
+            if after.snapshot != look.snapshot:
+                raise Changed
+            manifest = proof.manifest()
+            judgement = conclude(place.source.complete_when, manifest, self._listed(place))
+        except (Changed, FileNotFoundError, Unfit):
+            memory.proof = None
+            self._say(ctx, place, "", Judgement(Stand.SETTLING, "it changed while it was read"))
+            return
+        except PermissionError:
+            self._say(ctx, place, look.snapshot, Judgement(Stand.PROBLEM, "a file in it may not be read"))
+            return
+        except OSError as error:
+            note = f"reading it failed ({describe_os_error(error)}); tried again at the next round"
+            self._say(ctx, place, look.snapshot, Judgement(Stand.SETTLING, note))
+            return
+        memory.proof = None
+        if judgement.stand is not Stand.COMPLETE:
+            memory.refused, memory.at_rest = judgement, judgement.resting
+            self._say(ctx, place, look.snapshot, judgement)
+            return
+        memory.proven = CaseSeen(
+            place.source.name, place.name, place.directory, look.snapshot,
+            fingerprint=manifest.fingerprint, files=len(manifest.files), size=manifest.size,
+        )  # fmt: skip
+        self._complete(ctx, place, memory.proven)
+
+    def _listed(self, place: Place) -> Mapping[str, str] | None:
+        rule = place.source.complete_when
+        return _read_checksums(place.directory / rule.manifest) if rule.manifest else None
+
+    # --- saying
+
+    def _complete(self, ctx: PatrolContext, place: Place, seen: CaseSeen) -> None:
+        place.memory.judgement = None
+        place.memory.said = seen
+        ctx.report(seen)
+        self.round.complete.append(seen)
+
+    def _say(self, ctx: PatrolContext, place: Place, snapshot: str, judgement: Judgement) -> None:
+        seen = CaseSeen(place.source.name, place.name, place.directory, snapshot)
+        if judgement.stand is Stand.PROBLEM:
+            seen = replace(seen, problem=judgement.note)
+        else:
+            seen = replace(seen, note=judgement.note)
+        place.memory.judgement = judgement
+        self.round.open[place.source.name, place.name] = judgement
+        recorded = place.known is not None and place.known.snapshot == snapshot
+        if not (recorded and seen == place.memory.said):
+            ctx.report(seen)
+            place.memory.said = seen
+
+    def _alert(self, ctx: PatrolContext, source: SourceView, text: str) -> None:
+        hint = "is the share mounted, and may mqi's user read it? `mqi doctor` tells" if text else ""
+        self._raise(ctx, f"source:{source.name}", text or f"source {source.name} can be read again", hint, bool(text))
+
+    def _alert_names(self, ctx: PatrolContext, source: SourceView, count: int) -> None:
+        text = f"source {source.name} holds {count} directories whose names can't be used" if count else ""
+        hint = "rename them: names are UTF-8, without control characters" if count else ""
+        fine = f"source {source.name} holds no unusable name any more"
+        self._raise(ctx, f"source:{source.name}:names", text or fine, hint, bool(count))
+
+    def _raise(self, ctx: PatrolContext, topic: str, text: str, hint: str, active: bool) -> None:
+        if active:
+            self._clear.discard(topic)
+            ctx.report(Alert(topic, True, text, hint))
+        elif topic not in self._clear:  # after a start an alert may stand that an earlier process raised
+            self._clear.add(topic)
+            ctx.report(Alert(topic, False, text))
+
+
+def _budget(ctx: PatrolContext) -> float:
+    return max(float(ctx.config.interval), 1.0)
+
+
+def _pause(ctx: PatrolContext) -> Callable[[], bool]:
+    end = ctx.clock.elapsed() + _budget(ctx)
+    return lambda: ctx.clock.elapsed() >= end
+
+
+def _is_settling(place: Place) -> bool:
+    return (
+        place.known is None or place.known.state is CaseState.SETTLING or place.known.accepted != place.known.snapshot
+    )
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat(follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return all(ord(char) >= 32 and ord(char) != 127 for char in name)
+
+
+def _read_checksums(path: Path) -> Mapping[str, str] | None:
+    try:
+        info = path.stat(follow_symlinks=False)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_CHECKSUMS:
+            raise Unfit("its checksum file is no checksum file: not a regular file, or too large")
+        return parse_checksums(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        return None
