@@ -1,0 +1,91 @@
+"""Which alerts a look at a host raises or clears. Pure.
+
+Each topic belongs to a host, so that one that is raised is also cleared when its GPU is gone. Between a limit and a
+little below it nothing is said: what sways about the limit would else raise and clear at every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mqi_cli import Alert, GpuSeen
+from mqi_curator.config import AlertsSection
+from mqi_curator.look import Look
+
+_COOLER = 5  # °C below the limit
+_EASIER = 0.9  # of a limit that is passed upwards
+_ROOMIER = 1.2  # of a limit that is passed downwards
+
+
+def alerts_of(host: str, look: Look, limits: AlertsSection) -> list[Alert]:
+    """Return what this look says about each topic: active or all clear; nothing where it can't tell."""
+    return [
+        *_disk(host, look, limits.disk_free_percent),
+        *_load(host, look, limits.load_per_core),
+        *_gpus(host, look, limits),
+    ]
+
+
+def _disk(host: str, look: Look, limit: float | None) -> Iterator[Alert]:
+    if limit is None or look.free_bytes is None or not look.total_bytes:
+        return
+    free = 100 * look.free_bytes / look.total_bytes
+    topic = f"disk:{host}"
+    if free < limit:
+        text = f"host {host} has {free:.1f} % of its space left (limit {limit:g} %)"
+        yield Alert(topic, True, text, hint=f"mqi host clean {host} --dry-run")
+    elif free > limit * _ROOMIER:
+        yield Alert(topic, False, f"host {host} has space again ({free:.1f} %)")
+
+
+def _load(host: str, look: Look, limit: float | None) -> Iterator[Alert]:
+    if limit is None or look.load is None or not look.cores:
+        return
+    load = look.load / look.cores
+    topic = f"load:{host}"
+    if load > limit:
+        text = f"host {host} has a load of {load:.1f} for each core (limit {limit:g})"
+        yield Alert(topic, True, text, hint="look at what runs there beside mqi's jobs")
+    elif load < limit * _EASIER:
+        yield Alert(topic, False, f"the load of host {host} is well again ({load:.1f} for each core)")
+
+
+def _gpus(host: str, look: Look, limits: AlertsSection) -> Iterator[Alert]:
+    if look.gpus is None or look.gpus.problem:  # the core raises an alert for GPUs that can't be looked at
+        return
+    topic = f"gpu-unusable:{host}"
+    if look.gpus.unusable:
+        text = f"host {host}: {'; '.join(look.gpus.unusable)}"
+        yield Alert(topic, True, text, hint="these are not given to runs; nvidia-smi there tells more")
+    else:
+        yield Alert(topic, False, f"all GPUs of host {host} can be used")
+    if limits.temperature is not None:
+        yield from _hottest(host, look.gpus.gpus, limits.temperature)
+    if limits.gpu_memory_percent is not None:
+        yield from _fullest(host, look.gpus.gpus, limits.gpu_memory_percent)
+
+
+def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int) -> Iterator[Alert]:
+    known = [(gpu.temperature, gpu.index) for gpu in gpus if gpu.temperature is not None]
+    temperature, index = max(known, default=(0, 0))
+    topic = f"gpu-temperature:{host}"
+    if temperature > limit:
+        text = f"GPU {index} of host {host} is at {temperature} °C (limit {limit} °C)"
+        yield Alert(topic, True, text, hint="look at its fans and at the room")
+    elif temperature < limit - _COOLER:
+        yield Alert(topic, False, f"the GPUs of host {host} are cool again")
+
+
+def _fullest(host: str, gpus: tuple[GpuSeen, ...], limit: float) -> Iterator[Alert]:
+    known = [
+        (100 * gpu.memory_used / gpu.memory_total, gpu.index)
+        for gpu in gpus
+        if gpu.memory_used is not None and gpu.memory_total
+    ]
+    percent, index = max(known, default=(0.0, 0))
+    topic = f"gpu-memory:{host}"
+    if percent > limit:
+        text = f"the memory of GPU {index} of host {host} is {percent:.0f} % full (limit {limit:g} %)"
+        yield Alert(topic, True, text, hint="mqi gpu list")
+    elif percent < limit * _EASIER:
+        yield Alert(topic, False, f"the GPUs of host {host} have memory again")
