@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mqi_cli import IGNORED_SUFFIXES, Entry, Manifest
+from mqi_cli import IGNORED_SUFFIXES, Entry, Manifest, Unfit
 
 
 class Stand(StrEnum):
@@ -35,7 +35,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Where the case stands. `resting`: passing time alone changes nothing, only a change to its directory does."""
+    """Where the case stands. `resting`: nothing can change it but a file that is added, renamed or removed."""
 
     stand: Stand
     note: str = ""
@@ -43,13 +43,14 @@ class Judgement:
 
 
 def judge(
-    rule: Any, look: Look, *, last: str, unchanged_for: float, listed: Mapping[str, str] | None = None
+    rule: Any, look: Look, *, last: str, unchanged_for: float, listed: Mapping[str, str] | Unfit | None = None
 ) -> Judgement:
     """Judge a look by a source's rule (`complete_when`).
 
     `last` is the snapshot that was recorded at an earlier look and `unchanged_for` the seconds since it was first
     recorded, by our own clock: a file's own times may be preserved from long ago or come from another machine's clock.
-    `listed` is the content of the checksum file that the rule `manifest` names; None while it is not there.
+    `listed` is the content of the checksum file that the rule `manifest` names: None while it is not there, `Unfit`
+    where it can't be read as one.
     """
     if look.unfit:
         return Judgement(Stand.PROBLEM, look.unfit, resting=True)
@@ -70,7 +71,7 @@ def conclude(rule: Any, manifest: Manifest, listed: Mapping[str, str] | None = N
         differing = sum(1 for path, sha256 in listed.items() if hashes.get(path) != sha256)
         if differing:
             note = f"{differing} of {_count(len(listed), 'listed file')} differ from its checksum file"
-            return Judgement(Stand.PROBLEM, note, resting=True)
+            return Judgement(Stand.PROBLEM, note)
     return Judgement(Stand.COMPLETE)
 
 
@@ -101,23 +102,25 @@ def _by_marker(marker: str, files: Sequence[Entry]) -> Judgement:
 
 
 def _by_manifest(
-    name: str, files: Sequence[Entry], listed: Mapping[str, str] | None, *, seen_before: bool
+    name: str, files: Sequence[Entry], listed: Mapping[str, str] | Unfit | None, *, seen_before: bool
 ) -> Judgement:
     there = {each.path for each in files}
     if listed is None or name not in there:
         return Judgement(Stand.SETTLING, "no checksum file yet", resting=True)
     if not seen_before:  # hashing a case at each step of its copy would cost more than the copy
         return Judgement(Stand.SETTLING, "waits for a second look")
+    if isinstance(listed, Unfit):
+        return Judgement(Stand.PROBLEM, listed.reason)
     missing = len(listed.keys() - there)
     if missing or not listed:
         note = (
             f"{missing} of {_count(len(listed), 'listed file')} not there yet" if listed else "an empty checksum file"
         )
-        return Judgement(Stand.SETTLING, note, resting=True)
+        return Judgement(Stand.SETTLING, note)
     extra = len(there - listed.keys() - {name})
     if extra:
         note = f"it holds {_count(extra, 'file')} that its checksum file does not list"
-        return Judgement(Stand.PROBLEM, note, resting=True)
+        return Judgement(Stand.PROBLEM, note)
     return Judgement(Stand.PROVABLE)
 
 

@@ -20,7 +20,7 @@ from mqi_cli import (
     describe_os_error,
     parse_checksums,
 )
-from mqi_scanner.gate import Judgement, Look, Stand, conclude, judge, unfit_look
+from mqi_scanner.gate import Judgement, Look, Stand, conclude, judge
 from mqi_scanner.memory import Memory, directories_unchanged, look_at, spread
 from mqi_scanner.mounts import Mounts
 from mqi_scanner.proof import Changed, Proof
@@ -161,16 +161,13 @@ class Scan:
         return look
 
     def _judge(self, place: Place, look: Look) -> Judgement:
-        known = place.known
-        rule = place.source.complete_when
-        listed = None
-        if rule.manifest and not look.unfit:
+        known, rule = place.known, place.source.complete_when
+        listed: Mapping[str, str] | Unfit | None = None
+        if rule.manifest:
             try:
                 listed = _read_checksums(place.directory / rule.manifest)
             except Unfit as unfit:
-                problem = unfit_look(unfit.reason, ())
-                if known is not None and known.snapshot == look.snapshot:  # else it may be half written
-                    return judge(rule, problem, last="", unchanged_for=0)
+                listed = unfit
         return judge(
             rule,
             look,
