@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+DELIVERY_LIMIT = 10  # a message that was taken so often and never settled is what kills its takers: a dead letter
+
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -39,7 +41,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class LaneDepth:
-    """How many messages a lane holds: to be taken, taken and not settled, dead."""
+    """How many messages a lane holds: to be taken, taken and not settled, dead.
+
+    RabbitMQ tells only of this process's own what is taken.
+    """
 
     ready: int
     taken: int
