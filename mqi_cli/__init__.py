@@ -82,9 +82,10 @@ _FACE = {
     "case_directories": "sources",
     "check_local": "placeholders",
     "local_path": "placeholders",
-    "Operator": "operator",
+    "Operator": "cli.operator",
     "Column": "cli.output",
     "show": "cli.output",
+    "say": "cli.output",
 }
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from mqi_cli.check import CheckContext as CheckContext
     from mqi_cli.check import Verdict as Verdict
     from mqi_cli.cli.output import Column as Column
+    from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
     from mqi_cli.clock import Clock as Clock
     from mqi_cli.config.values import Duration as Duration
@@ -139,7 +141,7 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import survey as survey
     from mqi_cli.message import Earlier as Earlier
     from mqi_cli.message import GpuLease as GpuLease
-    from mqi_cli.operator import Operator as Operator
+    from mqi_cli.cli.operator import Operator as Operator
     from mqi_cli.patrol import Alert as Alert
     from mqi_cli.patrol import CaseCleared as CaseCleared
     from mqi_cli.patrol import CaseSeen as CaseSeen

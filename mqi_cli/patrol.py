@@ -159,9 +159,12 @@ class PatrolContext(Protocol):
     config: Any  # the plugin's own section, in its own model
     log: logging.LoggerAdapter[logging.Logger]
     clock: Clock
-    data_dir: Path
     sources: Sequence[SourceView]
     hosts: Sequence[str]
+
+    @property
+    def data_dir(self) -> Path:
+        """The plugin's own directory on this machine; made when first asked for."""
 
     def host(self, name: str) -> Host:
         """Return a host of the config."""

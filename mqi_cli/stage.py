@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as SectionField
 
 from mqi_cli.case import CaseRef
 from mqi_cli.hosts.base import Host
@@ -34,8 +35,8 @@ class StepOptions(Section):
     The core reads these where a stage's model adds them: `host: str`, `gpus: int`.
     """
 
-    name: str = ""
-    attempts: int | None = None
+    name: str = SectionField("", description="Names the step; default: the stage's name.")
+    attempts: int | None = SectionField(None, ge=1, le=1000, description="Tries before the case is held.")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ class StageContext(Protocol):
     earlier: Sequence[Earlier]  # what the finished parts of earlier steps reported
     facts: Facts  # what this part remembered in earlier turns and attempts
     gpus: Sequence[GpuLease]
-    data_dir: Path  # the plugin's own directory on this machine; made when first asked for
+
+    @property
+    def data_dir(self) -> Path:
+        """The plugin's own directory on this machine; made when first asked for."""
 
     @property
     def host(self) -> Host:
@@ -149,7 +153,7 @@ class Stage:
     `lane` is the queue that its commands go to, by default one for each plugin. `cancel` ends what `run` has started
     outside the worker and returns `Done` once that is proven; stages that leave nothing running need none. `job`
     marks stages whose parts count against the host's `limits.jobs`. `check` sees the whole workflow and the step's
-    place in it, and returns one sentence a problem. `stall` is how long a turn may go without a sign (seconds).
+    place in it, and returns one sentence a problem. `stall` is how long a turn may go without a sign (seconds): then its lease is let go.
     """
 
     name: str
@@ -164,3 +168,4 @@ class Stage:
         None  # steps, index, hosts' configs
     )
     stall: float = 600.0
+    local: bool = True  # needs the case's name or directory on the worker's machine; False: its key is enough

@@ -1,0 +1,216 @@
+"""What `mqi case` shows: rows, details and the one sentence that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mqi_cli.case import ENDED, CaseState, PartState
+from mqi_cli.cli.output import Column, age, clock_time, size
+from mqi_cli.errors import UsageError
+from mqi_cli.store.records import CaseRow, PartRow
+
+if TYPE_CHECKING:
+    from mqi_cli.cli.operator import Operator
+
+ENDED_SHOWN = 86400.0  # seconds that an ended case stays in the plain list
+
+LIST_COLUMNS = (
+    Column("key", "KEY"),
+    Column("name", "NAME"),
+    Column("state", "STATE"),
+    Column("step", "STEP"),
+    Column("age", "AGE", justify="right"),
+    Column("reason", "REASON"),
+)
+LOG_COLUMNS = (
+    Column("time", "TIME"),
+    Column("step", "STEP"),
+    Column("attempt", "TRY", justify="right"),
+    Column("actor", "BY"),
+    Column("text", "WHAT"),
+)
+
+
+def listing(
+    operator: Operator, *, states: Sequence[str], source: str, since: str, everything: bool, limit: int
+) -> list[dict[str, Any]]:
+    """Return the rows of `mqi case list`."""
+    from mqi_cli.config.values import parse_duration
+
+    now = operator.clock.now()
+    wanted = []
+    for text in states:
+        if text not in list(CaseState):
+            raise UsageError(f"there is no state {text}", hint=f"one of: {', '.join(CaseState)}")
+        wanted.append(CaseState(text))
+    try:
+        moment = now - parse_duration(since) if since else None
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from error
+    rows = operator.store.cases.listing(states=wanted, source=source, since=moment, limit=limit or None)
+    if not (everything or wanted or since):
+        rows = [row for row in rows if row.state not in ENDED or (row.ended_at or 0) > now - ENDED_SHOWN]
+    return [_row(row, now) for row in rows]
+
+
+def _row(row: CaseRow, now: float) -> dict[str, Any]:
+    name = row.name if row.revision == 1 else f"{row.name} (revision {row.revision})"
+    return {
+        "key": row.key,
+        "name": name,
+        "revision": row.revision,
+        "source": row.source,
+        "workflow": row.workflow,
+        "state": "paused" if row.paused and row.state is CaseState.WAITING else str(row.state),
+        "step": row.step,
+        "age": age(now - row.updated_at),
+        "reason": row.reason,
+        "hint": row.hint,
+        "until": row.until,
+        "priority": row.priority,
+        "files": row.files,
+        "size": row.size,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "ended_at": row.ended_at,
+    }
+
+
+def why(operator: Operator, row: CaseRow) -> tuple[str, str]:
+    """Return the sentence that says why a case stands where it does, and what the operator can do."""
+    now = operator.clock.now()
+    running = operator.daemon_pid is not None
+    hint = row.hint
+    match row.state:
+        case CaseState.DONE:
+            return f"done {age(now - (row.ended_at or now))} ago: all steps of {row.workflow} are finished", ""
+        case CaseState.CANCELLED:
+            return f"cancelled: {row.reason}", hint
+        case CaseState.HELD:
+            return f"held at {row.step or 'its start'}: {row.reason}", hint or f"mqi case retry {row.key}"
+        case CaseState.SETTLING:
+            note = row.reason or "seen, not yet complete"
+            return f"settling: {note}", hint or ("" if running else "mqi daemon start, or mqi scan")
+        case CaseState.READY:
+            return "ready: complete, and nothing is asked of it", hint or f"mqi case show {row.key}"
+        case CaseState.WAITING:
+            left = f"; goes on in {age(row.until - now)}" if row.until and row.until > now else ""
+            return f"waiting at {row.step}: {row.reason}{left}", hint
+    return _why_running(operator, row, now, running)
+
+
+def _why_running(operator: Operator, row: CaseRow, now: float, running: bool) -> tuple[str, str]:
+    parts = [part for part in operator.store.parts.of_step(row.id, row.step) if part.ended_at is None]
+    if not parts:
+        return f"running {row.step}: {row.reason}", ""
+    part = parts[0]
+    since = age(now - (part.started_at or part.created_at))
+    done = _progress(part)
+    if part.state is PartState.QUEUED:
+        if not running:
+            return f"queued at {row.step}, and no daemon is running", "mqi daemon start, or run the step by hand"
+        return (
+            f"queued at {row.step} for {since}: every worker of {part.lane} is busy, or none runs",
+            "mqi daemon status",
+        )
+    if not running and not part.worker.startswith("hand:"):
+        return f"{row.step} has begun ({row.reason}), and no daemon is running to look after it", "mqi daemon start"
+    return f"running {row.step} for {since}, attempt {part.attempt}: {row.reason}{done}", ""
+
+
+def _progress(part: PartRow) -> str:
+    if not part.progress_total:
+        return ""
+    share = 100 * part.progress_done / part.progress_total
+    if part.progress_unit in ("B", "bytes", "byte"):
+        return f" ({size(part.progress_done)} of {size(part.progress_total)}, {share:.0f} %)"
+    return f" ({part.progress_done:g} of {part.progress_total:g} {part.progress_unit}, {share:.0f} %)"
+
+
+def details(operator: Operator, row: CaseRow) -> dict[str, Any]:
+    """Return all that is known of a case."""
+    now = operator.clock.now()
+    sentence, hint = why(operator, row)
+    steps = []
+    for part in operator.store.parts.of_case(row.id):
+        end = part.ended_at if part.ended_at is not None else now
+        steps.append(
+            {
+                "step": part.step,
+                "part": part.part,
+                "attempt": part.attempt,
+                "turn": part.turn,
+                "state": str(part.state),
+                "current": part.current,
+                "host": part.host,
+                "worker": part.worker,
+                "seconds": round(end - part.started_at, 1) if part.started_at else None,
+                "reason": part.reason if part.state != PartState.DONE else "",
+                "facts": dict(part.facts),
+                "progress": _progress(part).strip(),
+            }
+        )
+    return {
+        **_row(row, now),
+        "directory": row.directory,
+        "fingerprint": row.fingerprint,
+        "why": sentence,
+        "hint": hint,
+        "cleared": list(row.cleared),
+        "steps": steps,
+    }
+
+
+def details_text(data: dict[str, Any]) -> str:
+    """Lay the details out for a person."""
+    lines = [
+        f"{data['name']}  ({data['key']})",
+        f"  {data['why']}",
+        *([f"  -> {data['hint']}"] if data["hint"] else []),
+        "",
+        f"  directory    {data['directory']}",
+        f"  source       {data['source'] or 'none: worked on by hand'}",
+        f"  workflow     {data['workflow'] or 'none'}",
+        f"  content      {data['files']} files, {size(data['size'])}, SHA-256 {data['fingerprint'][:16] or 'not yet known'}…",
+        f"  seen         {clock_time(data['created_at'])}",
+        f"  last change  {clock_time(data['updated_at'])}",
+    ]
+    if data["priority"]:
+        lines.append(f"  priority     {data['priority']}")
+    if data["cleared"]:
+        lines.append(f"  cleared on   {', '.join(data['cleared'])}")
+    if data["steps"]:
+        lines.append("")
+    for step in data["steps"]:
+        took = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
+        name = step["step"] + (f"/{step['part']}" if step["part"] else "")
+        left = "" if step["current"] else " (before the rerun)"
+        lines.append(
+            f"  {name:<14} attempt {step['attempt']}  {step['state']:<9} {took:>9}  {step['reason'] or step['progress']}{left}".rstrip()
+        )
+        if step["facts"]:
+            facts = ", ".join(
+                f"{key}={json.dumps(value) if not isinstance(value, str) else value}"
+                for key, value in step["facts"].items()
+            )
+            lines.append(f"  {'':<14} {facts}")
+    return "\n".join(lines)
+
+
+def log_rows(operator: Operator, row: CaseRow, *, limit: int) -> list[dict[str, Any]]:
+    """Return the rows of `mqi case log`."""
+    return [
+        {
+            "at": event.at,
+            "time": clock_time(event.at),
+            "step": event.step + (f"/{event.part}" if event.part else ""),
+            "attempt": event.attempt or None,
+            "kind": event.kind,
+            "actor": event.actor,
+            "text": event.text,
+            "detail": event.detail,
+        }
+        for event in operator.store.events.of_case(row.id, limit=limit)
+    ]

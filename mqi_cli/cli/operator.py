@@ -1,0 +1,368 @@
+"""The operator's door: what commands, the core's and the plugins', do their work through.
+
+It opens the config, the state database and hosts when they are first needed, runs stages and patrols in the foreground
+with the code of the daemon, and needs neither daemon nor broker.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mqi_cli.case import CaseRef, CaseState
+from mqi_cli.cli.interruption import Interruption
+from mqi_cli.clock import Clock
+from mqi_cli.config.loaded import Config
+from mqi_cli.errors import CaseError, UsageError
+from mqi_cli.invocation import options
+from mqi_cli.message import Command, Event, EventKind, Facts, event_id
+from mqi_cli.patrol import CaseSeen, CaseView, Finding
+from mqi_cli.stage import StageContext
+from mqi_cli.store.records import CaseRow
+
+
+class Operator:
+    """One command's work. Use it as a context manager, or let the process's end close it."""
+
+    def __init__(self, config: Config, plugins: Any) -> None:
+        self.config = config
+        self._plugins = plugins
+        self.clock = Clock()
+
+    @classmethod
+    def open(cls, *, light: bool = False) -> Operator:
+        """Load the config of the root options. `light` leaves plugins aside, for commands that only read the state.
+
+        Raises `ConfigError` with every problem at once.
+        """
+        from mqi_cli.config.load import find_config, load_config
+
+        file = find_config(options().config)
+        if light:
+            return cls(load_config(file, None), None)
+        from mqi_cli.plugins import load_plugins
+
+        disabled = load_config(file, None).plugins.disable
+        plugins = load_plugins(disabled)
+        return cls(load_config(file, plugins), plugins)
+
+    @cached_property
+    def plugins(self) -> Any:
+        """The plugins, loaded when first asked for."""
+        from mqi_cli.plugins import load_plugins
+
+        return self._plugins or load_plugins(self.config.plugins.disable)
+
+    @cached_property
+    def store(self) -> Any:
+        """The state database; made when there is none yet."""
+        from mqi_cli.store import open_store
+
+        return open_store(self.config.state_path)
+
+    @cached_property
+    def conductor(self) -> Any:
+        """The conductor's code over this store."""
+        from mqi_cli.conductor import Conductor
+
+        return Conductor(self.store, self.config, clock=self.clock)
+
+    @cached_property
+    def intake(self) -> Any:
+        """What takes findings in."""
+        from mqi_cli.intake import Intake
+
+        return Intake(self.conductor)
+
+    @cached_property
+    def acts(self) -> Any:
+        """What an operator can do to cases."""
+        from mqi_cli.acts import Acts
+
+        return Acts(self.conductor, actor=self.actor)
+
+    @cached_property
+    def _hosts(self) -> Any:
+        from mqi_cli.host_pool import HostPool
+
+        return HostPool(self.config, self.plugins)
+
+    @property
+    def actor(self) -> str:
+        """Who is at the keyboard."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # a uid without a name
+            return str(os.getuid())
+
+    @property
+    def daemon_pid(self) -> int | None:
+        """The daemon's process id while one runs over this state."""
+        from mqi_cli.daemon import DaemonFiles
+
+        return DaemonFiles(self.config.state_dir).running()
+
+    # ---- looking ----
+
+    def section(self, name: str) -> Any:
+        """Return a plugin's config section."""
+        return self.config.sections[name]
+
+    def host(self, name: str) -> Any:
+        """Return a host of the config. Raises `UsageError` for another name."""
+        return self._hosts.get(name)
+
+    def row(self, text: str) -> CaseRow:
+        """Find a case by name, key, a unique prefix of either, or its directory.
+
+        Raises `CaseError` when there is none, `UsageError` that lists the candidates when there are several.
+        """
+        found = self._by_directory(text) if "/" in text or text in (".", "..") else None
+        rows = [found] if found else self.store.cases.matching(text.rstrip("/"))
+        if not rows:
+            if Path(text).is_dir():
+                raise CaseError(f"the directory {text} is not a case yet", hint=f"mqi case add {text}")
+            raise CaseError(f"no case is called {text}", hint="mqi case list")
+        if len(rows) > 1:
+            names = "".join(f"\n  {row.key}  {row.name}" for row in rows[:10])
+            raise UsageError(f"{text} fits {len(rows)} cases:{names}", hint="give more of the name, or the key")
+        return rows[0]
+
+    def _by_directory(self, text: str) -> CaseRow | None:
+        path = Path(text).expanduser()
+        if not path.is_dir():
+            return None
+        source, name = self.place(path)
+        row: CaseRow | None = self.store.cases.newest(source, name)
+        return row
+
+    def place(self, directory: Path) -> tuple[str, str]:
+        """Return source and case name of a directory; for one outside every source, an empty source and its whole path."""
+        resolved = directory.resolve()
+        for view in self.config.source_views():
+            root = view.path.resolve()
+            if root in resolved.parents:
+                parts = resolved.relative_to(root).parts
+                if len(parts) != view.depth:
+                    raise UsageError(
+                        f"{directory} lies {len(parts)} below source {view.name}, where a case begins {view.depth} below",
+                        hint="name the case's own directory, or change the source's depth",
+                    )
+                return view.name, "/".join(parts)
+        return "", str(resolved)
+
+    def find(self, text: str) -> CaseView:
+        """Find a case as `row` does, and return what plugins may see of it."""
+        view: CaseView = self.intake.view(self.row(text))
+        return view
+
+    def cases(self, *states: CaseState) -> Iterator[CaseView]:
+        """Return the cases in these states (all, without any), oldest first."""
+        yield from self.intake.views(*states)
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """Return the config's hosts with what was last seen of each."""
+        rows = {row.name: row for row in self.store.hosts.all()}
+        listed = []
+        for name, section in self.config.hosts.items():
+            row = rows.get(name) or self.store.hosts.get(name)
+            state = "held" if row.held else row.state
+            listed.append(
+                {
+                    "name": name,
+                    "type": section.type,
+                    "state": state,
+                    "reason": row.reason,
+                    "hint": row.hint,
+                    "until": row.until,
+                    "load": row.load,
+                    "cores": row.cores,
+                    "free_bytes": row.free_bytes,
+                    "total_bytes": row.total_bytes,
+                    "seen_at": row.seen_at,
+                    "jobs": self.store.parts.jobs_on(name),
+                    "jobs_limit": section.limits.jobs,
+                }
+            )
+        return listed
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """Return every GPU with what was last seen of it, and who has it."""
+        rows = self.store.gpus.all()
+        parts = self.store.parts.by_ids(row.lease for row in rows if row.lease is not None)
+        listed = []
+        for row in rows:
+            part = parts.get(row.lease) if row.lease is not None else None
+            case = self.store.cases.by_id(part.case) if part else None
+            lease = f"{case.key}/{part.step}{'/' + part.part if part.part else ''}" if case and part else None
+            listed.append(
+                {
+                    "host": row.host,
+                    "index": row.number,
+                    "uuid": row.uuid,
+                    "name": row.name,
+                    "present": row.present,
+                    "memory_total": row.memory_total,
+                    "memory_used": row.memory_used,
+                    "utilization": row.utilization,
+                    "temperature": row.temperature,
+                    "processes": list(row.processes),
+                    "held": row.held,
+                    "lease": lease,
+                    "seen_at": row.seen_at,
+                }
+            )
+        return listed
+
+    def hold_gpu(self, uuid: str, hold: bool) -> None:
+        """Hold a GPU back from new leases, or give it free again."""
+        self.acts.hold_gpu(uuid, held=hold)
+
+    def pause_host(self, name: str, reason: str = "") -> None:
+        """Pause a host until it is resumed by hand."""
+        self._hosts.get(name)
+        self.acts.hold_host(name, reason)
+
+    def resume_host(self, name: str) -> None:
+        """Take a host into use again."""
+        self._hosts.get(name)
+        self.acts.release_host(name)
+
+    def drain(self, drain: bool, reason: str = "") -> None:
+        """Begin no new work, or begin it again."""
+        self.acts.drain((reason or "an operator drains") if drain else "")
+
+    # ---- doing ----
+
+    def add(self, directory: Path, *, workflow: str = "") -> CaseRow:
+        """Take a directory in. Below a source its rule decides when it is complete; elsewhere, and where the rule is
+        `manual`, naming it here is the rule.
+
+        Raises `UsageError` for a place where no case begins, `CaseError` for a directory that can't be one.
+        """
+        if not directory.is_dir():
+            raise UsageError(f"{directory} is no directory")
+        source, name = self.place(directory)
+        view = self.config.source(source)
+        if workflow and workflow not in self.config.workflows:
+            raise UsageError(
+                f"the config has no workflow {workflow}", hint=f"it has: {', '.join(self.config.workflows) or 'none'}"
+            )
+        if view is not None and not view.complete_when.manual:
+            self.patrol("scan", only=source)
+            row: CaseRow | None = self.store.cases.newest(source, name)
+            if row is None:
+                raise CaseError("the scan passed it over: its name is hidden or that of a temporary directory")
+            return row
+        if not source and not workflow:
+            if len(self.config.workflows) != 1:
+                raise UsageError("it lies outside every source: which workflow?", hint="name one with --workflow")
+            workflow = next(iter(self.config.workflows))
+        return self._add_by_word(directory.resolve(), source, name, workflow)
+
+    def _add_by_word(self, directory: Path, source: str, name: str, workflow: str) -> CaseRow:
+        from mqi_cli.manifest import Unfit, build_manifest, snapshot, survey
+
+        try:
+            entries = survey(directory)
+            manifest = build_manifest(directory, entries=entries)
+        except Unfit as error:
+            listed = "".join(f"\n  {entry}" for entry in error.entries[:10])
+            raise CaseError(f"the directory can't be a case: {error.reason}{listed}") from error
+        except OSError as error:
+            raise CaseError(f"the directory can't be read: {error.strerror}") from error
+        if not manifest.files:
+            raise CaseError("the directory holds no file")
+        seen = CaseSeen(
+            source,
+            name,
+            directory,
+            snapshot(entries),
+            fingerprint=manifest.fingerprint,
+            files=len(manifest.files),
+            size=manifest.size,
+        )
+        row: CaseRow = self.intake.accept_by_hand(seen, workflow=workflow)
+        return row
+
+    def patrol(self, name: str, *, only: str = "") -> list[Finding]:
+        """Go one round of a patrol, and return what it found; `only` restricts it to one source."""
+        from mqi_cli.patrolling import Round
+
+        patrol = self.plugins.patrols.get(name)
+        if patrol is None:
+            raise UsageError(f"no plugin brings a patrol {name}", hint="mqi plugin list")
+        found: list[Finding] = []
+        views = [each for each in self.config.source_views() if only in ("", each.name)]
+        with Interruption() as stop:
+            patrol.run(
+                Round(
+                    patrol,
+                    config=self.config,
+                    plugins=self.plugins,
+                    hosts=self._hosts,
+                    intake=self.intake,
+                    store=self.store,
+                    clock=self.clock,
+                    stopping=stop.is_set,
+                    sources=views,
+                    reported=found.append,
+                )
+            )
+        return found
+
+    def stage_context(self, stage: str, text: str, *, step: str = "") -> tuple[CaseRef, StageContext]:
+        """Return a case and a context for a step of a stage, to look with and not to work with: nothing is claimed."""
+        from mqi_cli.turn import make_turn
+
+        row = self.row(text)
+        command = self.acts.look(row.id, stage, step=step)
+        turn = make_turn(
+            command,
+            config=self.config,
+            plugins=self.plugins,
+            hosts=self._hosts,
+            report=_nothing_to_report,
+            stopping=lambda: False,
+            clock=self.clock,
+        )
+        return row.ref, turn
+
+    def perform(self, stage: str, text: str, *, step: str = "", overrides: Mapping[str, Any] | None = None) -> Facts:
+        """Run a step of a stage in the foreground, under the case's lease, and return what it reports.
+
+        Shows progress on stderr. Refuses with a `UsageError` that names the holder while a worker has the step; raises
+        what the stage raised when it fails, after the conductor has taken note of it.
+        """
+        from mqi_cli.cli.by_hand import ByHand
+
+        return ByHand(self).perform(stage, self.row(text), step=step, overrides=overrides or {})
+
+    def hand(self) -> str:
+        """Name this process as the holder of a lease."""
+        return f"hand:{self.actor}@{socket.gethostname().split('.')[0]}-{os.getpid()}"
+
+
+def _nothing_to_report(kind: EventKind, data: Facts) -> None:
+    raise UsageError(f"a context that only looks can't report {kind}")
+
+
+def by_hand_event(command: Command, kind: EventKind, number: int, data: Facts, *, worker: str, at: float) -> Event:
+    """Make the event that a worker would send."""
+    return Event(
+        event_id(command.id, kind, number),
+        kind,
+        worker,
+        at,
+        command.case,
+        command.step,
+        command.part,
+        command.attempt,
+        command.turn,
+        data,
+    )

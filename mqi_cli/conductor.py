@@ -1,0 +1,367 @@
+"""THE place where a case changes. One transaction an event: inbox + move + outbox, or nothing at all.
+
+    source ── scanner ──> accept() ── first step ──> outbox ──> broker ──> worker
+                                                                              │ accepted, progress, …
+    done <── last step <── next step <── apply(event) <───────── broker <─────┘
+
+`accept` takes a complete directory in and begins its first step. A worker answers each command with events; `apply`
+drops what it has seen before (inbox) or what is of an older attempt or turn (fence), else moves the part and its case
+and writes the next command. `clockwork.py` calls in when a time has come, `acts.py` when an operator acts, `intake.py`
+when a patrol has seen something; they all move cases by the functions below and in `dispatch.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+
+from mqi_cli.case import CASE_MOVES, CaseState, PartState
+from mqi_cli.clock import Clock
+from mqi_cli.config.loaded import Config
+from mqi_cli.dispatch import Dispatcher
+from mqi_cli.errors import CaseError
+from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind
+from mqi_cli.retry import backoff
+from mqi_cli.stage import Step
+from mqi_cli.store import Store
+from mqi_cli.store.records import CaseRow, PartRow
+
+log = logging.getLogger("mqi.conductor")
+
+
+class UnknownCase(CaseError):
+    """An event speaks of a case that the state database does not know."""
+
+
+class Conductor:
+    """Moves cases. One process does it for the daemon; a foreground command does the same with the same code."""
+
+    def __init__(
+        self, store: Store, config: Config, *, clock: Clock | None = None, random: Random | None = None
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock or Clock()
+        self.random = random or Random()  # noqa: S311  jitter, not a secret
+        self.dispatch = Dispatcher(store, config, self.clock, self.random, settle=self.settle)
+        self._handlers = {
+            EventKind.ACCEPTED: self._accepted,
+            EventKind.PROGRESS: self._progress,
+            EventKind.REMEMBERED: self._remembered,
+            EventKind.DONE: self._done,
+            EventKind.WAIT: self._wait,
+            EventKind.RETRY: self._retry,
+            EventKind.GAVE_UP: self._gave_up,
+            EventKind.BUG: self._bug,
+            EventKind.CANCELLED: self._cancelled,
+        }
+
+    # ---- a case begins, goes on, ends ----
+
+    def begin(self, case: CaseRow) -> None:
+        """Begin the first step of a case that is ready. In the caller's transaction."""
+        workflow = self.config.workflows.get(case.workflow)
+        if workflow is None:
+            self.hold(case, f"the config has no workflow {case.workflow}", hint="add it, then: mqi case retry")
+            return
+        self.start_step(case, workflow.steps[0])
+
+    def start_step(self, case: CaseRow, step: Step) -> None:
+        """Begin a step: a first or further attempt of each of its parts. In the caller's transaction."""
+        self.store.cases.update(case.id, step=step.name)
+        self._attempt(case, step, part="")
+        self.settle(case.id)
+
+    def again(
+        self, case: CaseRow, former: PartRow, *, tries: int, due_at: float | None = None, reason: str = ""
+    ) -> None:
+        """Add the next attempt of a part, at once or at `due_at`; what it remembered goes along."""
+        step = self.config.workflows[case.workflow].step(former.step)
+        if step is None:
+            self.hold(case, f"workflow {case.workflow} has no step {former.step} any more", hint="mqi case rerun")
+            return
+        self._attempt(case, step, part=former.part, former=former, tries=tries, due_at=due_at, reason=reason)
+
+    def _attempt(
+        self,
+        case: CaseRow,
+        step: Step,
+        *,
+        part: str,
+        former: PartRow | None = None,
+        tries: int = 0,
+        due_at: float | None = None,
+        reason: str = "",
+    ) -> None:
+        before = former or self.store.parts.latest(case.id, step.name, part)
+        row = self.store.parts.add(
+            case=case.id,
+            step=step.name,
+            part=part,
+            attempt=before.attempt + 1 if before else 1,
+            lane=step.stage.lane,
+            host=step.host,
+            job=step.stage.job,
+            gpus=step.gpus,
+            tries=tries,
+            facts=dict(former.facts) if former else {},
+            waiting_for="time" if due_at else "",
+            due_at=due_at,
+            reason=reason,
+            created_at=self.clock.now(),
+        )
+        if due_at is None:
+            self.dispatch.give_turn(row)
+
+    def hold(self, case: CaseRow, reason: str, *, hint: str = "") -> None:
+        """Put a case aside until a person acts."""
+        self.move(case, CaseState.HELD, reason=reason, hint=hint)
+        self.note(case, kind="held", text=f"held: {reason}")
+
+    def move(
+        self, case: CaseRow, state: CaseState, *, reason: str = "", hint: str = "", until: float | None = None
+    ) -> None:
+        """Change a case's state with its reason. A move that the table does not allow is a bug, not a case's fault."""
+        if state != case.state and state not in CASE_MOVES[case.state]:
+            raise AssertionError(f"case {case.key} can't go from {case.state} to {state}")
+        now = self.clock.now()
+        ended = now if state in (CaseState.DONE, CaseState.CANCELLED) else None
+        self.store.cases.update(
+            case.id, state=str(state), reason=reason, hint=hint, until=until, updated_at=now, ended_at=ended
+        )
+
+    def settle(self, identity: int) -> None:
+        """Bring a case's state in line with the parts of its current step."""
+        case = self.store.cases.by_id(identity)
+        if case is None or not case.step or case.state is CaseState.CANCELLED:
+            return
+        parts = self.store.parts.of_step(case.id, case.step)
+        at_work = [p for p in parts if p.state in (PartState.QUEUED, PartState.WORKING) or p.waiting_for == "turn"]
+        waiting = [p for p in parts if p.state is PartState.WAITING and p.waiting_for != "turn"]
+        failed = [p for p in parts if p.state is PartState.FAILED]
+        if at_work:
+            first = at_work[0]
+            self.move(case, CaseState.RUNNING, reason=("cancelling: " if case.cancelling else "") + first.reason)
+        elif waiting:
+            first = waiting[0]
+            until = first.due_at
+            if first.waiting_for.startswith("host:"):
+                until = self.store.hosts.get(first.host).until
+            self.move(case, CaseState.WAITING, reason=first.reason, hint=first.hint, until=until)
+        elif failed:
+            self.move(case, CaseState.HELD, reason=f"{failed[0].step}: {failed[0].reason}", hint=failed[0].hint)
+
+    def note(
+        self,
+        case: CaseRow,
+        *,
+        kind: str,
+        text: str,
+        part: PartRow | None = None,
+        actor: str = "conductor",
+        detail: str = "",
+    ) -> None:
+        """Write a sentence into the case's log and the process's own."""
+        self.store.events.add(
+            at=self.clock.now(),
+            case=case.id,
+            kind=kind,
+            text=text,
+            step=part.step if part else "",
+            part=part.part if part else "",
+            attempt=part.attempt if part else 0,
+            actor=actor,
+            detail=detail,
+        )
+        log.info("%s", text, extra={"case": case.key, "step": part.step if part else ""})
+
+    # ---- an event comes in ----
+
+    def apply(self, event: Event) -> bool:
+        """Apply an event; False when it changed nothing (seen before, or of an older turn).
+
+        Raises `UnknownCase`, and `StateError` when the database can't be written: then the event must come again.
+        """
+        with self.store.transaction():
+            if event.kind in ABOUT_WORKERS:
+                return self._about_worker(event)
+            case = self.store.cases.by_key(event.case)
+            if case is None:
+                raise UnknownCase(f"no case has the key {event.case}")
+            # progress is repeated all the time and only ever says how far it is: the fence is enough for it
+            if event.kind is not EventKind.PROGRESS and not self.store.messages.take_in(event.id, now=self.clock.now()):
+                return False
+            part = self.store.parts.latest(case.id, event.step, event.part)
+            if part is None or not self._is_of_now(part, event):
+                log.info("a late %s of attempt %d changes nothing", event.kind, event.attempt, extra={"case": case.key})
+                return False
+            if event.kind in TURN_ENDS:
+                self.store.messages.take_back(part.id)
+                self._host_heard(part, event)
+            self._handlers[event.kind](case, part, event)
+            self.settle(case.id)
+            return True
+
+    @staticmethod
+    def _is_of_now(part: PartRow, event: Event) -> bool:
+        same = (part.attempt, part.turn) == (event.attempt, event.turn)
+        return same and part.state in (PartState.QUEUED, PartState.WORKING)
+
+    def _host_heard(self, part: PartRow, event: Event) -> None:
+        # BUG says nothing about the host; RETRY tells by itself which host is at fault
+        if part.host and event.kind not in (EventKind.RETRY, EventKind.BUG):
+            self.dispatch.host_answers(part.host)
+
+    def _about_worker(self, event: Event) -> bool:
+        if event.kind is EventKind.ALIVE:
+            data = event.data
+            self.store.workers.alive(
+                event.worker,
+                lane=str(data.get("lane", "")),
+                machine=str(data.get("machine", "")),
+                pid=int(data.get("pid", 0)),
+                busy=int(data.get("busy", 0)),
+                started_at=float(data.get("started", 0.0)),
+                now=self.clock.now(),
+            )
+        return True
+
+    def _accepted(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        now = self.clock.now()
+        self.store.parts.update(
+            part.id, state=PartState.WORKING, worker=event.worker, lease_until=now + self.config.daemon.lease,
+            started_at=part.started_at or now, reason=f"{event.worker} works on it",
+        )  # fmt: skip
+        self.store.messages.take_back(part.id)
+        if part.turn == 1:
+            self.note(case, kind="started", text=f"{part.step} begun", part=part, actor=event.worker)
+
+    def _progress(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        del case
+        self.store.parts.update(
+            part.id,
+            state=PartState.WORKING,
+            worker=event.worker,
+            lease_until=self.clock.now() + self.config.daemon.lease,
+            progress_done=float(event.data.get("done", part.progress_done)),
+            progress_total=float(event.data.get("total", part.progress_total)),
+            progress_unit=str(event.data.get("unit", part.progress_unit)),
+        )
+
+    def _remembered(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        del case
+        facts = {**part.facts, **event.data.get("facts", {})}
+        self.store.parts.update(part.id, facts=facts, lease_until=self.clock.now() + self.config.daemon.lease)
+
+    def _done(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        facts = {**part.facts, **event.data.get("facts", {})}
+        self._end(part, PartState.DONE, facts=facts, progress_done=part.progress_total)
+        seconds = self.clock.now() - (part.started_at or part.created_at)
+        text = f"{part.step} done in {seconds:.1f} s" + (f" (attempt {part.attempt})" if part.attempt > 1 else "")
+        self.note(case, kind="done", text=text, part=part, actor=event.worker)
+        if "cleared" in facts:
+            self.store.cases.update(case.id, cleared=sorted({*case.cleared, *map(str, facts["cleared"])}))
+        if part.step == case.step:
+            self._advance(case)
+
+    def _advance(self, case: CaseRow) -> None:
+        """Go on to the next step once every part of this one is done."""
+        if any(part.state is not PartState.DONE for part in self.store.parts.of_step(case.id, case.step)):
+            return
+        workflow = self.config.workflows.get(case.workflow)
+        if workflow is None or workflow.step(case.step) is None:
+            self.hold(
+                case, f"the config has no step {case.step} in workflow {case.workflow} any more", hint="mqi case rerun"
+            )
+            return
+        following = workflow.after(case.step)
+        if following is not None:
+            self.start_step(case, following)
+        elif case.state is not CaseState.DONE:
+            self.move(case, CaseState.DONE)
+            self.note(case, kind="case-done", text="all steps done")
+
+    def _wait(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        del case
+        seconds = max(0.0, float(event.data.get("seconds", 0.0)))
+        self.store.parts.update(
+            part.id, state=PartState.WAITING, waiting_for="turn", reason=str(event.data.get("note", "")), hint="",
+            due_at=self.clock.now() + seconds, lease_until=None, worker="", losses=0,
+        )  # fmt: skip
+
+    def _retry(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        reason, hint = str(event.data.get("reason", "")), str(event.data.get("hint", ""))
+        after = event.data.get("after")
+        host = str(event.data.get("host", ""))
+        if host:  # the host is at fault: it pauses, and nobody's tries are used up
+            self.dispatch.host_failed(host, reason, hint=hint, after=after)
+            self.store.parts.update(
+                part.id, state=PartState.WAITING, waiting_for=f"host:{host}", reason=f"host {host} is paused: {reason}",
+                hint=hint, due_at=None, lease_until=None, worker="",
+            )  # fmt: skip
+            return
+        step = self.config.workflows[case.workflow].step(part.step)
+        tries, limit = part.tries + 1, step.attempts if step else part.tries
+        self.note(
+            case,
+            kind="failed",
+            text=f"{part.step} failed, try {tries} of {limit}: {reason}",
+            part=part,
+            actor=event.worker,
+        )
+        if tries >= limit:
+            self._end(part, PartState.FAILED, reason=f"{reason} (gave up after {tries} tries)", hint=hint)
+            self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
+            return
+        delay = after if after is not None else self._delay(tries)
+        self._end(part, PartState.FAILED, reason=reason, hint=hint)
+        self.again(
+            case, part, tries=tries, due_at=self.clock.now() + max(0.0, float(delay)),
+            reason=f"try {tries + 1} of {limit} follows: {reason}",
+        )  # fmt: skip
+
+    def _delay(self, tries: int) -> float:
+        daemon = self.config.daemon
+        return backoff(tries, self.random, first=daemon.retry_first, most=daemon.retry_most)
+
+    def _gave_up(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        reason, hint = str(event.data.get("reason", "")), str(event.data.get("hint", ""))
+        self._end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: mqi case retry {case.key}")
+        self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part, actor=event.worker)
+
+    def _bug(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        reason = str(event.data.get("reason", ""))
+        hint = f"the traceback: mqi case log {case.key} --detail; once it is mended: mqi case retry {case.key}"
+        self._end(part, PartState.FAILED, reason=f"a bug in stage {part.step}: {reason}", hint=hint)
+        detail = str(event.data.get("traceback", ""))
+        self.note(
+            case, kind="bug", text=f"a bug in {part.step}: {reason}", part=part, actor=event.worker, detail=detail
+        )
+
+    def _cancelled(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        self._end(part, PartState.CANCELLED, reason=str(event.data.get("note", "")))
+        self.finish_cancel(case)
+
+    def fail(self, case: CaseRow, part: PartRow, reason: str, *, hint: str = "") -> None:
+        """End an attempt without success and hold its case. In the caller's transaction."""
+        self._end(part, PartState.FAILED, reason=reason, hint=hint)
+        self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
+        self.settle(case.id)
+
+    def overtake(self, part: PartRow) -> None:
+        """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
+        self._end(part, PartState.CANCELLED, reason="overtaken")
+
+    def finish_cancel(self, case: CaseRow) -> None:
+        """Cancel a case once none of its parts is live any more."""
+        if case.cancelling and not self.store.parts.live_of_case(case.id):
+            self.store.cases.update(case.id, cancelling=False)
+            self.move(case, CaseState.CANCELLED, reason="cancelled by an operator", hint=f"mqi case rerun {case.key}")
+            self.note(case, kind="cancelled", text="cancelled")
+
+    def _end(self, part: PartRow, state: PartState, **changes: object) -> None:
+        """End an attempt and release what it had."""
+        self.store.parts.update(
+            part.id, state=state, waiting_for="", due_at=None, lease_until=None, ended_at=self.clock.now(), **changes
+        )
+        self.dispatch.release(part)

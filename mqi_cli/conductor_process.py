@@ -1,0 +1,136 @@
+"""The conductor's process: events in, commands out, and the clockwork in between.
+
+Start-up order: state database, leases anew, unsent commands, events. While the broker is away nothing is counted as
+lost, because nobody could report; what is decided meanwhile waits in the outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from mqi_cli.broker.base import Broker, Delivery, Outgoing
+from mqi_cli.clock import Clock
+from mqi_cli.clockwork import Clockwork
+from mqi_cli.conductor import Conductor, UnknownCase
+from mqi_cli.config.loaded import Config
+from mqi_cli.errors import BrokerError, StateError
+from mqi_cli.hookspecs import RecordedEvent
+from mqi_cli.message import EVENTS_LANE, Event, MessageError, decode
+from mqi_cli.plugins import Plugins
+from mqi_cli.store import Store
+
+log = logging.getLogger("mqi.conductor")
+
+TICK = 1.0
+EVENTS_BEFORE_TICK = 200
+BATCH = 200
+PAUSE = 2.0
+
+
+class ConductorProcess:
+    """Runs the conductor until asked to stop. One for each state database; a lock in the caller sees to that."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        plugins: Plugins,
+        store: Store,
+        broker: Broker,
+        clock: Clock | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._plugins = plugins
+        self._clock = clock or Clock()
+        self._beat = beat
+        self._conductor = Conductor(store, config, clock=self._clock)
+        self._clockwork = Clockwork(self._conductor, lane_is_idle=self._lane_is_idle)
+        self._stop = threading.Event()
+        self._told = 0
+        self._away = ""
+
+    def ask_stop(self) -> None:
+        """End after the event in hand."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve until asked to stop. Raises nothing that trying again can mend."""
+        self._told = self._store.events.last_id()
+        self._clockwork.start_anew()
+        log.info("the conductor is at work")
+        while not self._stop.is_set():
+            self._beat()
+            try:
+                self.turn(timeout=TICK)
+                self._is_back()
+            except BrokerError as error:
+                self._is_away(f"the broker: {error.message}")
+            except StateError as error:
+                self._is_away(error.message)
+        log.info("the conductor ends")
+
+    def turn(self, *, timeout: float) -> None:
+        """Relay, apply what has come, see to what is due."""
+        self.relay()
+        delivery = self._broker.take(EVENTS_LANE, timeout=timeout)
+        for _ in range(EVENTS_BEFORE_TICK):
+            if delivery is None:
+                break
+            self._apply(delivery)
+            self._beat()
+            if self._store.messages.unsent(limit=1):
+                self.relay()
+            delivery = self._broker.take(EVENTS_LANE, timeout=0)
+        else:
+            if delivery is not None:
+                self._apply(delivery)
+        self._clockwork.tick()
+        self.relay()
+        self._tell_observers()
+
+    def relay(self) -> None:
+        """Send the commands that wait, in order. One that is sent twice has the same id and one effect."""
+        while rows := self._store.messages.unsent(limit=BATCH):
+            self._broker.publish([Outgoing(row.lane, row.message, row.body) for row in rows])
+            with self._store.transaction():
+                self._store.messages.mark_sent([row.id for row in rows], now=self._clock.now())
+
+    def _apply(self, delivery: Delivery) -> None:
+        try:
+            event = decode(delivery.body)
+            if not isinstance(event, Event):
+                raise MessageError("a command, where an event is expected")
+            self._conductor.apply(event)
+        except (MessageError, UnknownCase) as error:
+            log.warning("a message goes to the dead letters: %s", error)
+            self._broker.reject(delivery, reason=str(error))
+            return
+        self._broker.ack(delivery)
+
+    def _lane_is_idle(self, lane: str) -> bool:
+        depth = self._broker.depth(lane)
+        return depth.ready == 0 and depth.taken == 0
+
+    def _tell_observers(self) -> None:
+        for row in self._store.events.after(self._told):
+            self._told = row.id
+            case = self._store.cases.by_id(row.case) if row.case else None
+            self._plugins.notify(
+                RecordedEvent(row.at, case.key if case else "", row.step, row.part, row.attempt, row.kind, row.text)
+            )
+
+    def _is_away(self, reason: str) -> None:
+        if reason != self._away:
+            log.warning("%s; going on when it is back", reason)
+            self._away = reason
+        self._stop.wait(PAUSE)
+
+    def _is_back(self) -> None:
+        if self._away:
+            log.info("back at work after: %s", self._away)
+            self._away = ""
+            self._clockwork.start_anew()

@@ -1,0 +1,232 @@
+"""Decides whether a part may have its next turn, leases what the turn needs, and writes its command to the outbox.
+
+Everything here happens inside a transaction of the conductor. A part that may not go on waits *for a thing*, written in
+`waiting_for`, and is woken in order when that thing changes:
+
+    time  turn  pause  drain  hand  host:<name>  jobs:<host>  gpu:<host>
+
+`turn` is a stage's own `Wait`; `time` a back-off. `hand` is for cases outside every source, which only an operator moves.
+Only an attempt that has not begun waits for pause, drain, jobs and GPUs: what runs on a host goes on being looked after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from mqi_cli.case import PartState
+from mqi_cli.clock import Clock
+from mqi_cli.config.loaded import Config
+from mqi_cli.message import Command, Earlier, GpuLease, command_id, encode
+from mqi_cli.retry import backoff
+from mqi_cli.store import Store
+from mqi_cli.store.records import CaseRow, GpuRow, PartRow
+
+HOST_PAUSE_MOST = 300.0  # a host that is down is asked again at least this often, seconds
+SERVED_IN_ORDER = ("jobs:", "gpu:")  # who comes first is served first; nobody overtakes
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a part can't have its turn now."""
+
+    thing: str
+    reason: str
+    hint: str = ""
+    until: float | None = None
+
+
+class Dispatcher:
+    """Gives turns to parts. `settle` brings a case's own state in line after a change of its parts."""
+
+    def __init__(
+        self, store: Store, config: Config, clock: Clock, random: Random, *, settle: Callable[[int], None]
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._random = random
+        self._settle = settle
+
+    def give_turn(self, part: PartRow, *, in_order: bool = False, probe: bool = False) -> bool:
+        """Queue the part's next turn, or let it wait for what is in the way. True when it was queued."""
+        case = self._case(part)
+        obstacle = self._obstacle(case, part, in_order=in_order, probe=probe)
+        if obstacle:
+            self._store.parts.update(
+                part.id, state=PartState.WAITING, waiting_for=obstacle.thing, reason=obstacle.reason, hint=obstacle.hint,
+                due_at=None, lease_until=None, worker="",
+            )  # fmt: skip
+            self._settle(part.case)
+            return False
+        now = self._clock.now()
+        command = self.command(case, part, turn=part.turn + 1)
+        self._store.parts.update(
+            part.id, state=PartState.QUEUED, turn=command.turn, waiting_for="", due_at=None, worker="", hint="",
+            reason=f"queued for a worker of {part.lane}", lease_until=now + self._config.daemon.lease,
+        )  # fmt: skip
+        self._store.messages.put_out(command.id, part=part.id, lane=part.lane, body=encode(command), now=now)
+        self._settle(part.case)
+        return True
+
+    def command(self, case: CaseRow, part: PartRow, *, turn: int) -> Command:
+        """Return the command for a turn of a part, with what earlier steps reported and the GPUs it has."""
+        workflow = self._config.workflows[case.workflow]
+        names = [each.name for each in workflow.steps]
+        before = names[: names.index(part.step)]
+        return Command(
+            id=command_id(case.key, part.step, part.part, part.attempt, turn),
+            lane=part.lane,
+            case=case.key,
+            revision=case.revision,
+            source=case.source,
+            fingerprint=case.fingerprint,
+            workflow=case.workflow,
+            step=part.step,
+            part=part.part,
+            attempt=part.attempt,
+            turn=turn,
+            cancel=part.cancel,
+            facts=dict(part.facts),
+            gpus=tuple(GpuLease(gpu.uuid, gpu.number) for gpu in self._store.gpus.leased_by(part.id)),
+            earlier=tuple(
+                Earlier(done.step, done.part, done.attempt, dict(done.facts))
+                for done in self._store.parts.finished(case.id, before)
+            ),
+        )
+
+    def lease_gpus(self, part: PartRow) -> bool:
+        """Lease the GPUs that the part asks for, unless it has them; False when there are not enough free ones."""
+        if not part.gpus or len(self._store.gpus.leased_by(part.id)) == part.gpus:
+            return True
+        free = [gpu for gpu in self._store.gpus.on(part.host) if is_free(gpu)]
+        if len(free) < part.gpus:
+            return False
+        self._store.gpus.lease(part.id, [gpu.uuid for gpu in free[: part.gpus]])
+        return True
+
+    def release(self, part: PartRow) -> None:
+        """Take back what an ended attempt had, and wake who waits for it."""
+        self._store.messages.take_back(part.id)
+        if self._store.gpus.release(part.id, now=self._clock.now()):
+            self.wake(f"gpu:{part.host}")
+        if part.job:
+            self.wake(f"jobs:{part.host}")
+
+    def wake(self, thing: str) -> None:
+        """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on."""
+        in_order = thing.startswith(SERVED_IN_ORDER)
+        for part in self._store.parts.waiting_for(thing):
+            self.give_turn(part, in_order=in_order)
+            after = self._store.parts.by_id(part.id)
+            if in_order and after and after.waiting_for == thing:
+                return
+
+    def host_failed(self, name: str, reason: str, *, hint: str = "", after: float | None = None) -> None:
+        """Pause a host that does not answer; while it is paused already, nothing more happens."""
+        now = self._clock.now()
+        host = self._store.hosts.get(name)
+        if host.state == "paused" and (host.until or 0) > now:
+            return
+        delay = after or backoff(
+            host.failures + 1,
+            self._random,
+            first=self._config.daemon.retry_first,
+            most=min(HOST_PAUSE_MOST, self._config.daemon.retry_most),
+        )
+        self._store.hosts.update(
+            name, state="paused", reason=reason, hint=hint, until=now + delay, failures=host.failures + 1
+        )
+        if self._store.switches.raise_alert(
+            f"host:{name}", text=f"host {name} is paused: {reason}", hint=hint, now=now
+        ):
+            self._store.events.add(
+                at=now, case=None, kind="host", actor="conductor", text=f"host {name} paused: {reason}"
+            )
+
+    def host_answers(self, name: str) -> None:
+        """Take a host into use again and wake who waits for it."""
+        host = self._store.hosts.get(name)
+        if host.state == "up" and not host.failures:
+            return
+        self._store.hosts.update(
+            name, state="up", reason="" if not host.held else host.reason, hint="", until=None, failures=0
+        )
+        if self._store.switches.clear_alert(f"host:{name}"):
+            self._store.events.add(
+                at=self._clock.now(), case=None, kind="host", actor="conductor", text=f"host {name} answers again"
+            )
+        if not host.held:
+            self.wake(f"host:{name}")
+
+    def probe(self, name: str) -> None:
+        """Let one part find out whether a paused host answers again; with nobody waiting, assume that it does."""
+        waiting = self._store.parts.waiting_for(f"host:{name}", limit=1)
+        if not waiting:
+            self.host_answers(name)
+            return
+        self._store.hosts.update(name, state="probing", until=self._clock.now() + 2 * self._config.daemon.lease)
+        self.give_turn(waiting[0], probe=True)
+
+    def _obstacle(self, case: CaseRow, part: PartRow, *, in_order: bool, probe: bool) -> Obstacle | None:
+        begun = part.turn > 0 or part.cancel
+        if not case.source:
+            return Obstacle(
+                "hand", "it lies outside every source: its steps are run by hand", f"mqi case show {case.key}"
+            )
+        if not begun and case.paused:
+            return Obstacle("pause", "paused by an operator", f"mqi case resume {case.key}")
+        if not begun and (drain := self._store.switches.drain()):
+            return Obstacle("drain", f"no new work is begun: {drain}", "mqi daemon undrain")
+        if part.host and not probe and (obstacle := self._host_obstacle(part.host)):
+            return obstacle
+        if not begun and part.job and (obstacle := self._jobs_obstacle(part, in_order=in_order)):
+            return obstacle
+        if not begun and part.gpus and (obstacle := self._gpu_obstacle(part, in_order=in_order)):
+            return obstacle
+        return None
+
+    def _host_obstacle(self, name: str) -> Obstacle | None:
+        host = self._store.hosts.get(name)
+        if host.held:
+            return Obstacle(f"host:{name}", f"host {name} is paused by an operator", f"mqi host resume {name}")
+        if host.state != "up":
+            return Obstacle(
+                f"host:{name}", f"host {name} is paused: {host.reason}", host.hint or f"mqi host test {name}"
+            )
+        return None
+
+    def _jobs_obstacle(self, part: PartRow, *, in_order: bool) -> Obstacle | None:
+        thing = f"jobs:{part.host}"
+        limit = self._config.hosts[part.host].limits.jobs
+        running = self._store.parts.jobs_on(part.host)
+        if running < limit and (in_order or not self._overtakes(part, thing)):
+            return None
+        return Obstacle(thing, f"host {part.host} runs {running} of {limit} jobs")
+
+    def _gpu_obstacle(self, part: PartRow, *, in_order: bool) -> Obstacle | None:
+        thing = f"gpu:{part.host}"
+        if (in_order or not self._overtakes(part, thing)) and self.lease_gpus(part):
+            return None
+        known = self._store.gpus.on(part.host)
+        free = sum(is_free(gpu) for gpu in known)
+        reason = f"waits for {part.gpus} GPU{'s' if part.gpus > 1 else ''} on {part.host}: {free} of {len(known)} free"
+        return Obstacle(thing, reason, "mqi gpu list")
+
+    def _overtakes(self, part: PartRow, thing: str) -> bool:
+        return any(other.id != part.id for other in self._store.parts.waiting_for(thing, limit=2))
+
+    def _case(self, part: PartRow) -> CaseRow:
+        case = self._store.cases.by_id(part.case)
+        assert case is not None  # noqa: S101  a foreign key holds it
+        return case
+
+
+def is_free(gpu: GpuRow) -> bool:
+    """Whether a GPU can be given away: there, not held back, not leased, and nobody else computes on it.
+
+    Processes that were seen before the last lease ended were that lease's own and don't count.
+    """
+    stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at
+    return gpu.present and not gpu.held and gpu.lease is None and (stale or not gpu.processes)
