@@ -14,6 +14,7 @@ import os
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -117,29 +118,41 @@ class Plugins:
                 brought.setdefault(kind, []).append(name)
         return brought
 
+    @property
     def broken(self) -> list[PluginInfo]:
         """Return the plugins that do not work, each with its `problem`."""
         return [each for each in self.found if each.state == "broken"]
 
+    @property
     def missing(self) -> list[PluginInfo]:
         """Return the plugins that are installed and take no part: what they bring is unknown."""
         return [each for each in self.found if each.state != "ok"]
 
-    def checks(self, ctx_factory: Callable[[str], CheckContext]) -> list[Check]:
-        """Ask every plugin for its lines of `mqi doctor`; `ctx_factory` takes the plugin's name. Never raises for one."""
+    def checks(
+        self,
+        ctx_factory: Callable[[str], CheckContext],
+        *,
+        guard: Callable[[str, Callable[[], list[Check]]], list[Check]] = lambda plugin, ask: ask(),
+    ) -> Iterator[Check]:
+        """Ask every plugin for its lines of `mqi doctor`, one after the other. Never raises for one.
+
+        `ctx_factory` takes the plugin's name. `guard` takes it and what asks the plugin, and may give up waiting.
+        """
+        self._offered()
+        for info, call in self._callers("mqi_checks"):
+            yield from guard(info.name, partial(self._ask_for_checks, info, call, ctx_factory))
+
+    def _ask_for_checks(
+        self, info: PluginInfo, call: Callable[..., Any], ctx_factory: Callable[[str], CheckContext]
+    ) -> list[Check]:
         from mqi_cli.check import Check, Verdict
 
-        self._offered()
-        found: list[Check] = []
-        for info, call in self._callers("mqi_checks"):
-            try:
-                for value in call(ctx=ctx_factory(info.name)):
-                    found += contract.checks(value, info.name)
-            except Exception as error:  # noqa: BLE001 a plugin's own code: its failure is one line of the doctor
-                self._trace(error)
-                text = f"its check failed: {contract.one_line(error)}"
-                found.append(Check(f"plugin {info.name}", Verdict.FAIL, text, switch_off(info.name)))
-        return found
+        try:
+            return [check for value in call(ctx=ctx_factory(info.name)) for check in contract.checks(value, info.name)]
+        except Exception as error:  # noqa: BLE001 a plugin's own code: its failure is one line of the doctor
+            self._trace(error)
+            text = f"its check failed: {contract.one_line(error)}"
+            return [Check(f"plugin {info.name}", Verdict.WARN, text, switch_off(info.name))]
 
     def add_commands(self, app: typer.Typer, *, taken: Collection[str] = ()) -> None:
         """Add every plugin's commands to the command line.

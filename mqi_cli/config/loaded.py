@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mqi_cli.config.model import BrokerSection, DaemonSection, HostSection, LaneSection, PluginsSection, SourceSection
+from mqi_cli.config.problems import KeyPath
 from mqi_cli.patrol import SourceView
 from mqi_cli.stage import Workflow
 
@@ -27,6 +28,8 @@ class Config:
     daemon: DaemonSection = field(default_factory=DaemonSection)
     plugins: PluginsSection = field(default_factory=PluginsSection)
     sections: Mapping[str, Any] = field(default_factory=dict)  # plugin's section name -> its model, defaults filled in
+    origins: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)  # where each value that was set came from
+    warnings: tuple[str, ...] = ()  # what may be meant like this, and is worth a look; one line each
 
     @property
     def state_dir(self) -> Path:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mqi_cli.config.values import Duration, LocalPath, Secret, Size
 from mqi_cli.stage import Section
@@ -33,10 +34,25 @@ class TlsSection(Section):
     key_file: LocalPath | None = Field(None, description="This client's private key, PEM.")
 
 
+def _check_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        password, _ = url.password, url.port
+    except ValueError:
+        raise ValueError("not a URL; write amqps://user@host:5671/vhost") from None  # its text may hold a password
+    if password is not None:
+        raise ValueError("a secret never stands here; write the URL without it, and password_file: FILE")
+    if url.scheme not in ("amqp", "amqps") or not url.hostname:
+        raise ValueError("not a broker's URL; write amqp://user@host:5672/vhost or amqps://…")
+    return text
+
+
 class BrokerSection(Section):
     """RabbitMQ. Left out: the embedded queue, one machine, no server."""
 
-    url: str = Field(description="amqp://user@host:5672/vhost or amqps://…, without the password.")
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
+        description="amqp://user@host:5672/vhost or amqps://…, without the password."
+    )
     password: Secret | None = Field(None, description="By ${ENV} or by password_file, never in clear.")
     prefix: Name = Field("mqi", description="Begins every queue's name, so that two installations share a broker.")
     heartbeat: Duration = Field(25.0, description="How often both ends prove that they live.")
@@ -50,11 +66,19 @@ class HostLimits(Section):
     jobs: int = Field(8, ge=1, description="Runs at once, of all cases.")
 
 
+def _check_base_dir(text: str) -> str:
+    if text != "~" and not text.startswith(("/", "~/")):
+        raise ValueError("must be absolute, or begin with ~/ (the account's home)")
+    return text
+
+
 class HostSection(Section):
     """What every host has."""
 
     type: str = Field(description="ssh, local, or a type that a plugin brings.")
-    base_dir: str = Field(description="All of mqi's directories lie below it; absolute or ~/…")
+    base_dir: Annotated[str, AfterValidator(_check_base_dir)] = Field(
+        description="All of mqi's directories lie below it; absolute or ~/…"
+    )
     scheduler: Literal["direct"] = Field("direct", description="How runs are started.")
     limits: HostLimits = Field(default_factory=HostLimits, description="What the host may be loaded with.")
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\Z")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -45,12 +45,21 @@ def parse_size(value: object) -> int:
     raise ValueError("a size is a number with a unit: 800kB, 500MB, 2GiB")
 
 
-def _parse_path(value: object) -> Path:
+def _parse_path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("a path is wanted")
-    return Path(value).expanduser()
+    return local_path_from(value, (info.context or {}).get("base"))
+
+
+def local_path_from(text: str, base: Path | None) -> Path:
+    """Return a path of the config: `~` filled in, a relative one taken from `base`. Raises `ValueError`."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:  # ~somebody who has no account here
+        raise ValueError("there is no home directory of that name") from error
+    return base / path if base else path
 
 
 Duration = Annotated[
@@ -64,7 +73,7 @@ Size = Annotated[
     BeforeValidator(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["500MB", "2GiB"]}),
 ]
-# Relative paths are taken from the config file's directory; the loader makes them absolute before the models see them.
+# Relative paths are taken from the config file's directory, which the loader passes in as the context's `base`.
 LocalPath = Annotated[Path, BeforeValidator(_parse_path), WithJsonSchema({"type": "string", "format": "path"})]
 # Filled from `${ENV}` or from the file that the companion key `<key>_file` names. Shown as asterisks everywhere.
 Secret = SecretStr
