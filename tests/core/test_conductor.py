@@ -1,0 +1,231 @@
+"""The conductor: how a case moves from step to step, and what does not move it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqi_cli.case import CaseState, PartState
+from mqi_cli.conductor import UnknownCase
+from mqi_cli.message import Event, EventKind
+
+
+def test_a_complete_case_goes_through_every_step_and_is_done(bench: Any) -> None:
+    case = bench.case()
+    steps = []
+    while commands := bench.commands():
+        (command,) = commands
+        steps.append(command.step)
+        bench.do(command)
+
+    assert steps == ["upload", "run", "archive"]
+    assert bench.fresh(case).state is CaseState.DONE
+    assert bench.fresh(case).ended_at is not None
+
+
+def test_a_command_carries_what_earlier_steps_reported(bench: Any) -> None:
+    bench.case()
+    bench.do(bench.command(), files=3)
+
+    command = bench.command()
+
+    assert [(done.step, done.attempt, done.facts) for done in command.earlier] == [("upload", 1, {"files": 3})]
+
+
+def test_an_event_that_comes_twice_is_applied_once(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    done = bench.event(command, EventKind.DONE, facts={})
+
+    assert bench.conductor.apply(done)
+    assert not bench.conductor.apply(done)
+
+    assert bench.fresh(case).step == "run"
+    assert len(bench.commands()) == 1
+
+
+def test_an_event_of_an_older_turn_changes_nothing(bench: Any) -> None:
+    case = bench.case()
+    first = bench.command()
+    bench.answer(first, EventKind.ACCEPTED)
+    bench.clock.turn(61)
+    bench.clockwork.tick()
+    second = bench.command()
+
+    assert (second.attempt, second.turn) == (1, 2)
+    assert not bench.answer(first, EventKind.DONE, facts={})
+    assert bench.fresh(case).step == "upload"
+    bench.do(second)
+    assert bench.fresh(case).step == "run"
+
+
+def test_an_event_of_an_older_attempt_changes_nothing(bench: Any) -> None:
+    case = bench.case()
+    first = bench.command()
+    bench.retry(first)
+    bench.clock.turn(100)
+    bench.clockwork.tick()
+    second = bench.command()
+
+    assert second.attempt == 2
+    assert not bench.answer(first, EventKind.GAVE_UP, number=2, reason="late", hint="")
+    assert bench.fresh(case).state is CaseState.RUNNING
+
+
+def test_an_event_of_an_unknown_case_is_refused(bench: Any) -> None:
+    event = Event("x", EventKind.DONE, "w", 0.0, "caaaaaaaaaa", "upload", "", 1, 1, {"facts": {}})
+
+    with pytest.raises(UnknownCase):
+        bench.conductor.apply(event)
+
+
+def test_a_wait_is_asked_again_when_its_time_has_come_and_uses_up_no_try(bench: Any) -> None:
+    case = bench.case()
+    bench.do(bench.command())
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.WAIT, seconds=5.0, note="computing")
+
+    assert bench.fresh(case).state is CaseState.RUNNING
+    assert "computing" in bench.fresh(case).reason
+    bench.clockwork.tick()
+    assert bench.commands() == []
+    bench.clock.turn(5)
+    bench.clockwork.tick()
+    again = bench.command()
+
+    assert (again.attempt, again.turn) == (1, 2)
+    assert bench.part(case).tries == 0
+
+
+def test_facts_that_were_remembered_come_with_later_turns_and_attempts(bench: Any) -> None:
+    bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.REMEMBERED, facts={"sent": 5})
+    bench.answer(command, EventKind.RETRY, reason="cut", hint="", after=None, host="")
+    bench.clock.turn(100)
+    bench.clockwork.tick()
+
+    assert bench.command().facts == {"sent": 5}
+
+
+def test_the_machinery_failing_backs_off_longer_each_time_and_then_holds_the_case(bench: Any) -> None:
+    case = bench.case()
+    delays = []
+    for _ in range(2):
+        bench.retry(bench.command())
+        part = bench.part(case)
+        assert bench.fresh(case).state is CaseState.WAITING
+        assert bench.fresh(case).until == part.due_at
+        delays.append(part.due_at - bench.clock.now())
+        bench.clock.turn(delays[-1] + 0.1)
+        bench.clockwork.tick()
+    bench.retry(bench.command())
+
+    assert 8 <= delays[0] <= 12
+    assert 16 <= delays[1] <= 24
+    held = bench.fresh(case)
+    assert held.state is CaseState.HELD
+    assert "it broke" in held.reason
+    assert "3 tries" in held.reason
+
+
+def test_giving_up_holds_the_case_at_once_with_the_reason_and_a_hint(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.GAVE_UP, reason="exit code 3", hint="")
+
+    held = bench.fresh(case)
+    assert (held.state, held.step) == (CaseState.HELD, "upload")
+    assert "exit code 3" in held.reason
+    assert case.key in held.hint
+
+
+def test_a_bug_holds_its_case_keeps_the_traceback_and_leaves_the_others_alone(bench: Any) -> None:
+    case, other = bench.case(), bench.case()
+    mine, theirs = bench.commands()
+    bench.answer(mine, EventKind.ACCEPTED)
+    bench.answer(mine, EventKind.BUG, reason="ValueError", traceback="line 1\nline 2")
+    bench.do(theirs)
+
+    assert bench.fresh(case).state is CaseState.HELD
+    assert any(event.detail == "line 1\nline 2" for event in bench.store.events.of_case(case.id))
+    assert bench.fresh(other).step == "run"
+
+
+def test_a_worker_that_gives_no_sign_loses_its_turn_and_progress_renews_it(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    for _ in range(5):
+        bench.clock.turn(50)
+        bench.answer(command, EventKind.PROGRESS, done=1, total=2, unit="files")
+        bench.clockwork.tick()
+    assert bench.commands() == []
+
+    bench.clock.turn(61)
+    bench.clockwork.tick()
+
+    assert bench.command().turn == 2
+    assert any("gave no sign" in text for text in bench.texts(case))
+
+
+def test_a_case_over_which_worker_after_worker_dies_is_held(bench: Any) -> None:
+    case = bench.case()
+    for _ in range(6):
+        bench.answer(bench.command(), EventKind.ACCEPTED)
+        bench.clock.turn(61)
+        bench.clockwork.tick()
+
+    assert bench.fresh(case).state is CaseState.HELD
+    assert "workers were lost" in bench.fresh(case).reason
+
+
+def test_a_command_that_is_in_no_queue_is_sent_again_but_not_one_that_only_stands_in_line(bench: Any) -> None:
+    bench.case()
+    bench.commands()
+    bench.clock.turn(61)
+    bench.clockwork.tick()
+    assert bench.commands() == []
+
+    bench.idle_lanes.add("sftp")
+    bench.clock.turn(61)
+    bench.clockwork.tick()
+
+    assert bench.command().turn == 2
+
+
+def test_a_jump_of_the_wall_clock_takes_nobodys_lease(bench: Any) -> None:
+    bench.case()
+    bench.answer(bench.command(), EventKind.ACCEPTED)
+
+    bench.clock.jump(86_400)
+    bench.clockwork.tick()
+    bench.clock.jump(-2 * 86_400)
+    bench.clockwork.tick()
+
+    assert bench.commands() == []
+
+
+def test_done_comes_before_accepted_and_still_counts(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.DONE, facts={})
+
+    assert not bench.answer(command, EventKind.ACCEPTED)
+    assert bench.fresh(case).step == "run"
+    assert bench.part(case, "upload").state is PartState.DONE
+
+
+def test_a_workflow_that_lost_the_step_holds_the_case_instead_of_guessing(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.config.workflows["qa"] = type(bench.workflow)("qa", bench.workflow.steps[1:])  # type: ignore[index]
+    bench.answer(command, EventKind.DONE, facts={})
+
+    assert bench.fresh(case).state is CaseState.HELD
+    assert "upload" in bench.fresh(case).reason

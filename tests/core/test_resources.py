@@ -1,0 +1,189 @@
+"""Hosts that pause, GPUs that are leased, jobs that are counted, a drain: what a case waits for, and who wakes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mqi_cli.case import CaseState
+from mqi_cli.message import EventKind
+from mqi_cli.patrol import HostSeen
+
+
+def to_run(bench: Any, count: int = 1) -> list[Any]:
+    """Bring cases to the step `run`."""
+    cases = [bench.case() for _ in range(count)]
+    for command in bench.commands():
+        bench.do(command)
+    return cases
+
+
+def test_a_host_that_is_down_pauses_the_host_and_uses_up_nobodys_tries(bench: Any) -> None:
+    first, second = bench.case(), bench.case()
+    one, two = bench.commands()
+    bench.retry(one, "no route", host="hpc")
+    bench.retry(two, "no route", host="hpc")
+
+    for case in (first, second):
+        row = bench.fresh(case)
+        assert row.state is CaseState.WAITING
+        assert "hpc is paused: no route" in row.reason
+        assert row.until is not None
+        assert bench.part(case).tries == 0
+    assert bench.store.hosts.get("hpc").failures == 1
+    assert len(bench.store.switches.alerts()) == 1
+
+
+def test_one_case_tries_a_paused_host_and_the_rest_follow_once_it_answers(bench: Any) -> None:
+    for _ in range(3):
+        bench.case()
+    for command in bench.commands():
+        bench.retry(command, "no route", host="hpc")
+    bench.clock.turn(60)
+    bench.clockwork.tick()
+
+    probe = bench.command()
+    bench.answer(probe, EventKind.ACCEPTED)
+    bench.answer(probe, EventKind.DONE, facts={})
+
+    assert bench.store.hosts.get("hpc").state == "up"
+    assert len(bench.commands()) == 3  # the probe's next step and the two that waited
+    assert bench.store.switches.alerts() == []
+
+
+def test_a_host_that_stays_down_is_asked_less_and_less_often(bench: Any) -> None:
+    bench.case()
+    delays = []
+    for _ in range(4):
+        bench.retry(bench.command(), "no route", host="hpc")
+        delays.append(bench.store.hosts.get("hpc").until - bench.clock.now())
+        bench.clock.turn(delays[-1] + 1)
+        bench.clockwork.tick()
+
+    assert delays == sorted(delays)
+    assert delays[-1] > 4 * delays[0]
+
+
+def test_the_curators_look_takes_a_host_into_use_again(bench: Any) -> None:
+    bench.case()
+    bench.retry(bench.command(), "no route", host="hpc")
+
+    bench.intake.take(HostSeen("hpc", True, load=0.5, cores=8))
+
+    assert len(bench.commands()) == 1
+    assert bench.store.hosts.get("hpc").load == 0.5
+
+
+def test_a_host_that_an_operator_holds_is_not_taken_into_use_by_itself(bench: Any) -> None:
+    bench.acts.hold_host("hpc", "new disks")
+    case = bench.case()
+    bench.intake.take(HostSeen("hpc", True))
+    bench.clock.turn(1000)
+    bench.clockwork.tick()
+
+    assert bench.commands() == []
+    assert "paused by an operator" in bench.fresh(case).reason
+    bench.acts.release_host("hpc")
+    assert len(bench.commands()) == 1
+
+
+def test_a_gpu_is_leased_with_the_command_and_free_again_when_the_part_ends(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    first, second = to_run(bench, 2)
+
+    command = bench.command()
+    assert [gpu.uuid for gpu in command.gpus] == ["GPU-0"]
+    assert bench.fresh(second).state is CaseState.WAITING
+    assert "waits for 1 GPU on hpc: 0 of 1 free" in bench.fresh(second).reason
+
+    bench.do(command)
+
+    follow = {each.case: each for each in bench.commands()}
+    assert follow[first.key].step == "archive"
+    assert follow[second.key].gpus[0].uuid == "GPU-0"
+
+
+def test_who_waits_longest_for_gpus_is_served_first_and_nobody_overtakes(make_bench: Any) -> None:
+    bench = make_bench(gpus=2)
+    cases = to_run(bench, 3)
+    assert bench.commands() == []
+    bench.gpus(2)
+    order = []
+    for _ in range(3):
+        (command,) = [each for each in bench.commands() if each.step == "run"]
+        order.append(command.case)
+        bench.do(command)
+
+    assert order == [case.key for case in cases]
+
+
+def test_priority_goes_before_arrival(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    cases = to_run(bench, 3)
+    bench.acts.set_priority(cases[2].id, 5)
+    bench.gpus(1)
+
+    assert bench.command().case == cases[2].key
+
+
+def test_a_foreign_process_keeps_a_gpu_from_being_given(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    (case,) = to_run(bench)
+    bench.gpus(1, busy=1)
+    assert bench.commands() == []
+    assert bench.fresh(case).state is CaseState.WAITING
+
+    bench.gpus(1)
+
+    assert len(bench.commands()) == 1
+
+
+def test_the_processes_of_the_lease_that_just_ended_are_not_foreign(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    to_run(bench, 2)
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.gpus(1, busy=1)  # our own run, as the driver shows it
+    bench.clock.turn(1)
+
+    bench.answer(command, EventKind.DONE, facts={})
+
+    assert any(each.step == "run" for each in bench.commands())
+
+
+def test_a_gpu_that_is_held_back_is_not_leased_and_a_renumbered_one_keeps_its_lease(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(2)
+    bench.acts.hold_gpu("GPU-0", held=True)
+    to_run(bench)
+
+    assert bench.command().gpus[0].uuid == "GPU-1"
+
+
+def test_a_host_carries_no_more_jobs_than_its_limit(make_bench: Any) -> None:
+    bench = make_bench(jobs=2)
+    cases = to_run(bench, 3)
+    commands = bench.commands()
+    assert len(commands) == 2
+    assert "runs 2 of 2 jobs" in bench.fresh(cases[2]).reason
+
+    bench.do(commands[0])
+
+    assert any(each.case == cases[2].key for each in bench.commands())
+
+
+def test_a_drain_begins_nothing_new_says_so_and_lets_what_runs_go_on(bench: Any) -> None:
+    (running,) = to_run(bench)
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.WAIT, seconds=1.0, note="computing")
+    bench.acts.drain("new disks")
+    waiting = bench.case()
+    bench.clock.turn(2)
+    bench.clockwork.tick()
+
+    assert [each.case for each in bench.commands()] == [running.key]
+    assert "no new work is begun: new disks" in bench.fresh(waiting).reason
+    bench.acts.drain("")
+    assert [each.case for each in bench.commands()] == [waiting.key]
