@@ -18,7 +18,7 @@ def plugin_commands(*, taken: Collection[str]) -> dict[str, Any]:
     plugins = load_plugins(_disabled())
     app = typer.Typer(rich_markup_mode=None)
     plugins.add_commands(app, taken=taken)
-    for info in plugins.broken():
+    for info in plugins.broken:
         complain(f"mqi: plugin {info.name} is left out: {info.problem}")
         complain(
             f"  -> switch it off with plugins: {{disable: [{info.name}]}} in the config or MQI_DISABLE_PLUGINS={info.name}"
