@@ -1,0 +1,99 @@
+"""Reads planned files from a host into a landing directory, each hashed while it comes in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mqi_cli import Files, Manifest, ManifestFile, RetryLater, Unfit, hash_file, survey
+from mqi_sftp.landing import Landing
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import directories_of
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What to do to a landing directory so that it holds a manifest."""
+
+    keep: tuple[ManifestFile, ...]
+    fetch: tuple[ManifestFile, ...]
+    drop: tuple[str, ...]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are here already."""
+        return sum(each.size for each in self.keep)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes to fetch."""
+        return sum(each.size for each in self.fetch)
+
+
+def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
+    """Look at what an earlier turn left; a file is kept when its content is right."""
+    meter.begin("looking at what is here")
+    try:
+        entries = survey(landing.results)
+    except Unfit as problem:  # nothing of ours: begin anew
+        return FetchPlan((), manifest.files, problem.entries)
+    wanted = {each.path: each for each in manifest.files}
+    directories = set(directories_of(manifest))
+    keep, drop = [], []
+    for entry in entries:
+        file = wanted.get(entry.path)
+        if entry.is_dir:
+            if entry.path not in directories:
+                drop.append(entry.path)
+        elif (
+            file
+            and entry.size == file.size
+            and hash_file(landing.results / entry.path, read=meter.alive) == file.sha256
+        ):
+            keep.append(file)
+        else:
+            drop.append(entry.path)
+    kept = {each.path for each in keep}
+    return FetchPlan(tuple(keep), tuple(each for each in manifest.files if each.path not in kept), tuple(drop))
+
+
+def room_missing(directory: Path, plan: FetchPlan, *, spare: float) -> int:
+    """Return how many bytes (or, where those are enough, 1 for want of inodes) the plan needs beyond what is free."""
+    state = os.statvfs(directory)
+    free = state.f_bavail * state.f_frsize
+    needed = int(plan.missing_bytes * spare)
+    if needed > free:
+        return needed - free
+    return 1 if state.f_files and state.f_favail < len(plan.fetch) * spare else 0
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Carries a plan out. A seam: other ways to fetch many files take the same plan and leave the same directory."""
+
+    files: Files
+    origin: PurePosixPath
+    landing: Landing
+    mtimes: dict[str, int]
+    meter: Meter
+
+    def carry_out(self, plan: FetchPlan, empty_dirs: Sequence[str]) -> None:
+        """Make the landing directory hold the manifest. Raises `RetryLater` when a file is not what was hashed."""
+        self.landing.drop(plan.drop)
+        for each in plan.fetch:
+            self._fetch(each)
+        for path in empty_dirs:
+            (self.landing.results / path).mkdir(parents=True, exist_ok=True)
+
+    def _fetch(self, file: ManifestFile) -> None:
+        self.meter.begin(file.path)
+        with self.landing.open_file() as sink:
+            self.files.read(self.origin / file.path, sink, size=file.size, got=self.meter.move)
+            os.fsync(sink.fileno())
+        if sink.digest.hexdigest() != file.sha256:
+            raise RetryLater(
+                "1 file came in otherwise than it was hashed on the host", hint="does a program still write there?"
+            )
+        self.landing.keep_file(file.path, mtime=self.mtimes[file.path])

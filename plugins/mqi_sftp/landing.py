@@ -1,0 +1,183 @@
+"""The hidden directory beside the destination where results arrive, who owns it, and its move into their place.
+
+    <parent>/.mqi-<key>.<step>.<part>.<fence>.part/
+        arriving/    one file at a time, until it is whole
+        results/     whole files, under their own names
+        replaced/    earlier results of this case, on their way out
+
+A later turn renames the directory to a name of its own, as on a host; an earlier one then writes nowhere. The ending
+is one that scanners pass over, and the name holds the case's key only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mqi_cli import RetryLater
+from mqi_sftp.plan import DIRECTORY_MODE, FILE_MODE, Fence, newest
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
+
+
+class WriteFailed(Exception):
+    """A file can't be written on this machine. `error` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class ArrivingFile(io.FileIO):
+    """A new file of ours alone that is hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = hashlib.sha256()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, flags, 0o600))
+
+    def write(self, data: Buffer, /) -> int:
+        """Write all of it; the system may take less at a time."""
+        view = memoryview(data).cast("B")
+        self.digest.update(view)
+        written = 0
+        try:
+            while written < len(view):
+                written += super().write(view[written:]) or 0
+        except OSError as error:
+            raise WriteFailed(error) from error  # else the host would be blamed for it
+        return written
+
+
+@dataclass(frozen=True)
+class Landing:
+    """One turn's landing directory for one destination. All of it raises `OSError`."""
+
+    destination: Path
+    key: str
+    step: str
+    part: str
+    fence: Fence
+
+    @property
+    def path(self) -> Path:
+        """The landing directory."""
+        return self.destination.parent / f"{self._prefix}{self.fence}.part"
+
+    @property
+    def results(self) -> Path:
+        """Where whole files lie."""
+        return self.path / "results"
+
+    @property
+    def _prefix(self) -> str:
+        return f".mqi-{self.key}.{self.step}.{self.part or '_'}."
+
+    def claim(self) -> None:
+        """Take over what an earlier turn left, or begin anew; remove what else is left of earlier turns.
+
+        Raises `RetryLater` when a later turn is at work: this one is stale.
+        """
+        self.destination.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        found = self._look()
+        taken, overtaken = newest(found, self.fence)
+        if overtaken:
+            raise RetryLater("a later turn of this step is at work here")
+        if taken is not None and self.fence not in found:
+            taken.rename(self.path)
+        self._remove(path for fence, path in found.items() if fence < self.fence and path != taken)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        replaced = self.path / "replaced"
+        if replaced.exists() and not self.destination.exists():
+            replaced.rename(self.destination)  # a crash in the middle of `settle`: as if it had not begun
+        self._remove((self.path / "arriving", replaced))
+        (self.path / "arriving").mkdir(mode=0o700)
+        self.results.mkdir(mode=0o700, exist_ok=True)
+
+    def newest(self) -> Landing | None:
+        """Return the landing directory that the latest turn left, if any. Changes nothing."""
+        found = self._look()
+        return replace(self, fence=max(found)) if found else None
+
+    def clear(self) -> None:
+        """Remove what this and earlier turns left, once the results are in their place."""
+        self._remove(path for fence, path in self._look().items() if fence <= self.fence)
+
+    def open_file(self) -> ArrivingFile:
+        """Open the file that arrives next."""
+        self.arriving.unlink(missing_ok=True)
+        return ArrivingFile(self.arriving)
+
+    @property
+    def arriving(self) -> Path:
+        """Where a file lies until it is whole."""
+        return self.path / "arriving" / "file"
+
+    def keep_file(self, path: str, *, mtime: int) -> None:
+        """Give the file that has arrived its name among the results."""
+        target = self.results / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.arriving.chmod(FILE_MODE)
+        os.utime(self.arriving, (mtime, mtime))
+        self.arriving.rename(target)
+
+    def drop(self, paths: Sequence[str]) -> None:
+        """Remove files and directories among the results that do not belong there."""
+        for path in paths:
+            target = self.results / path
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    target.unlink()
+
+    def settle(self) -> None:
+        """Put the results in their place in one step; what is there is moved out of the way first, then removed.
+
+        Raises `FileExistsError` or another `OSError` when something came to be there that can't be moved.
+        """
+        for folder, _, _ in os.walk(self.results, topdown=False):
+            Path(folder).chmod(DIRECTORY_MODE)
+            sync_directory(Path(folder))
+        if self.destination.exists():
+            self.destination.rename(self.path / "replaced")
+        self.results.rename(self.destination)
+        sync_directory(self.destination.parent)
+        shutil.rmtree(self.path)
+
+    def _look(self) -> dict[Fence, Path]:
+        pattern = re.compile(re.escape(self._prefix) + r"(\d+-\d+)\.part\Z")
+        found: dict[Fence, Path] = {}
+        try:
+            names = [each.name for each in self.destination.parent.iterdir()]
+        except FileNotFoundError:
+            return found
+        for name in names:
+            match = pattern.match(name)
+            fence = Fence.parse(match[1]) if match else None
+            if fence is not None:
+                found[fence] = self.destination.parent / name
+        return found
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,190 @@
+"""Decides what has to be moved: compares what should be with what is there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from mqi_cli import Entry, Manifest, ManifestFile
+
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o750
+# A file has this mode until it is closed. A stale worker may still hold such a file open and write into it later, so
+# it is never taken over as it is: what it holds is copied, or it is sent again.
+OPEN_MODE = 0o600
+RESUME_FROM = 1 << 20  # a shorter beginning is sent again faster than it is proven
+LATEST_MTIME = 2**32 - 1  # SFTP version 3 has 32 bits for it
+SPARE = 1.05  # room to ask for beyond the plain sum
+
+BATCH_BYTES = 256 << 20
+BATCH_FILES = 2000  # 67 bytes of answer each: far below what `Host.run` keeps
+
+_FENCE = re.compile(r"(\d+)-(\d+)\Z")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, order=True)
+class Fence:
+    """Attempt and turn: the later pair owns what both could touch."""
+
+    attempt: int
+    turn: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.turn}"
+
+    @classmethod
+    def parse(cls, text: str) -> Fence | None:
+        """Read `<attempt>-<turn>`; None for anything else."""
+        found = _FENCE.match(text)
+        return cls(int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What to do to a staging directory so that it holds a manifest. Paths are relative to it."""
+
+    keep: tuple[ManifestFile, ...]
+    resume: tuple[tuple[ManifestFile, int], ...]  # with the length of the beginning that may be there already
+    send: tuple[ManifestFile, ...]
+    make: tuple[str, ...]  # directories, parents first
+    drop_files: tuple[str, ...]
+    drop_trees: tuple[str, ...]
+
+    @property
+    def work(self) -> tuple[tuple[ManifestFile, int], ...]:
+        """All files to write, each with the length to continue from."""
+        return (*self.resume, *((each, 0) for each in self.send))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are there already as whole files."""
+        return sum(each.size for each in self.keep)
+
+    @property
+    def missing_bytes(self) -> int:
+        """The most that has to be written."""
+        return sum(each.size for each, _ in self.work)
+
+
+def directories_of(manifest: Manifest) -> tuple[str, ...]:
+    """Return every directory that a manifest needs, parents before what lies in them."""
+    wanted = set(manifest.empty_dirs)
+    for path in (*(each.path for each in manifest.files), *manifest.empty_dirs):
+        wanted.update(str(parent) for parent in PurePosixPath(path).parents if str(parent) != ".")
+    return tuple(sorted(wanted))
+
+
+def whole_mtime(mtime_ns: int) -> int:
+    """Return a modification time as SFTP can carry it."""
+    return min(max(mtime_ns // 1_000_000_000, 0), LATEST_MTIME)
+
+
+def plan_upload(
+    manifest: Manifest, found: Sequence[Entry], mtimes: Mapping[str, int], *, wrong: frozenset[str] = frozenset()
+) -> UploadPlan:
+    """Plan the way from what a staging directory holds to what it should hold.
+
+    A file is kept only when its writer has closed it (mode and time are set after the close) and its size is right;
+    its content is proven at the end, with all others. `wrong` names files whose content was disproved.
+    """
+    directories = directories_of(manifest)
+    here = {each.path: each for each in found}
+    keep, resume, send = [], [], []
+    for each in manifest.files:
+        there = here.get(each.path)
+        if there is None or there.is_dir or each.path in wrong:
+            send.append(each)
+        elif there.size == each.size and there.mode == FILE_MODE and there.mtime_ns // 10**9 == mtimes[each.path]:
+            keep.append(each)
+        elif there.size >= RESUME_FROM and each.size >= RESUME_FROM:
+            length = min(there.size, each.size)
+            resume.append((each, length - length % RESUME_FROM))
+        else:
+            send.append(each)
+    kept = {each.path for each in keep} | {each.path for each, _ in resume}
+    trees = _outermost([each.path for each in found if each.is_dir and each.path not in directories])
+    return UploadPlan(
+        keep=tuple(keep),
+        resume=tuple(resume),
+        send=tuple(send),
+        make=tuple(path for path in directories if path not in here or not here[path].is_dir),
+        # what stands where another kind of thing belongs goes too
+        drop_files=tuple(
+            each.path for each in found if not each.is_dir and each.path not in kept and not _below(each.path, trees)
+        ),
+        drop_trees=trees,
+    )
+
+
+def _outermost(paths: Sequence[str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for path in sorted(paths):
+        if not _below(path, found[-1:]):
+            found.append(path)
+    return tuple(found)
+
+
+def _below(path: str, directories: Sequence[str]) -> bool:
+    return any(path.startswith(each + "/") for each in directories)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a directory differs from what it should be, path by path."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.changed)
+
+    def __str__(self) -> str:
+        counts = ((self.changed, "differ"), (self.missing, "are missing"), (self.extra, "are there that should not be"))
+        return ", ".join(f"{len(paths)} {what}" for paths, what in counts if paths) or "nothing differs"
+
+
+def compare(wanted: Manifest, found: Manifest) -> Difference:
+    """Compare two manifests both ways, empty directories included (they end with `/`)."""
+    left = _contents(wanted)
+    right = _contents(found)
+    return Difference(
+        missing=tuple(path for path in left if path not in right),
+        extra=tuple(path for path in right if path not in left),
+        changed=tuple(path for path, content in left.items() if path in right and right[path] != content),
+    )
+
+
+def _contents(manifest: Manifest) -> dict[str, tuple[int, str]]:
+    contents = {each.path: (each.size, each.sha256) for each in manifest.files}
+    return contents | {path + "/": (0, "") for path in manifest.empty_dirs}
+
+
+def batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Split files into pieces that one command hashes in a bearable time. A larger file is a batch of its own."""
+    batch: list[Entry] = []
+    size = 0
+    for each in entries:
+        if batch and (len(batch) >= BATCH_FILES or size + each.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each.size
+    if batch:
+        yield batch
+
+
+def has_room(*, free_bytes: int, free_inodes: int | None, size: int, count: int) -> bool:
+    """Whether `count` files of `size` bytes in all fit, with something to spare."""
+    return free_bytes >= size * SPARE and (free_inodes is None or free_inodes >= count * SPARE)
+
+
+def newest(fences: Mapping[Fence, _T], mine: Fence) -> tuple[_T | None, bool]:
+    """Return what the newest fence before `mine` left, and whether a later one than `mine` is at work."""
+    earlier = [each for each in fences if each < mine]
+    return (fences[max(earlier)] if earlier else None), any(each > mine for each in fences)

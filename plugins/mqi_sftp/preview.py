@@ -1,0 +1,69 @@
+"""What an upload or a download would move, without moving anything. For the operator's terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mqi_cli import CaseRef, Files, StageContext
+from mqi_sftp.download import is_in_place, look_at_results
+from mqi_sftp.fetch import plan_fetch
+from mqi_sftp.landing import Landing
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import Fence, plan_upload
+from mqi_sftp.results import Placed, find_destination, find_origin
+from mqi_sftp.source import read_source
+from mqi_sftp.staging import Staging
+from mqi_sftp.tree import Tree, walk
+from mqi_sftp.upload import proven_input
+
+
+@dataclass(frozen=True)
+class Move:
+    """One file and what would be done about it."""
+
+    act: str
+    size: int
+    path: str
+
+
+def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
+    """Return what an upload would do; empty when the input is there and proven."""
+    meter = Meter(None)
+    source = read_source(case, meter)
+    with ctx.host.files() as files:
+        if proven_input(files, ctx, source.manifest.fingerprint, meter):
+            return []
+        plan = plan_upload(source.manifest, _staged(files, ctx).entries, source.mtimes)
+    return [
+        *(Move("keep", each.size, each.path) for each in plan.keep),
+        *(Move("continue", each.size - length, each.path) for each, length in plan.resume),
+        *(Move("send", each.size, each.path) for each in plan.send),
+    ]
+
+
+def _staged(files: Files, ctx: StageContext) -> Tree:
+    if files.stat(ctx.layout.root) is None:
+        return Tree()
+    place = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn)).newest()
+    return walk(files, place) if place else Tree()
+
+
+def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:
+    """Return what a download would do; empty when the results are in place and proven."""
+    return list(_preview_download(case, ctx))
+
+
+def _preview_download(case: CaseRef, ctx: StageContext) -> Iterator[Move]:
+    meter = Meter(None)
+    destination = find_destination(case, ctx)
+    with ctx.host.files() as files:
+        results = look_at_results(files, ctx, find_origin(ctx), meter)
+    if is_in_place(destination, results.manifest, Placed(ctx, case), meter):
+        return
+    landing = Landing(destination, case.key, ctx.step, ctx.part, Fence(ctx.attempt, ctx.turn)).newest()
+    kept = set()
+    if landing and landing.results.is_dir():
+        plan = plan_fetch(landing, results.manifest, meter)
+        kept = {each.path for each in plan.keep}
+    yield from (Move("keep" if each.path in kept else "fetch", each.size, each.path) for each in results.manifest.files)

@@ -1,0 +1,123 @@
+"""Hashes files on a host where they lie, so that what is proven is what is there and not what was sent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mqi_cli import Entry, Files, Host, HostFault, Manifest, NoShell
+from mqi_sftp.plan import batches
+from mqi_sftp.tree import Tree, walk
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
+
+Alive = Callable[[int], None]  # called with the number of bytes that were just hashed
+
+# Names come over standard input and go into redirections: a name on a command line would show in the far side's
+# process list, and one that begins with a dash would be an option. One answer a name, in order.
+_HASH = """\
+command -v sha256sum >/dev/null 2>&1 || exit 127
+cd -- "$1" || exit 2
+while IFS= read -r name; do sha256sum < "./$name" || echo -; done
+"""
+# A worker that was given up may hold the file open still. So its beginning goes into a new file, which only we have.
+_COPY_BEGINNING = """\
+command -v sha256sum >/dev/null 2>&1 || exit 127
+cd -- "$1" || exit 2
+umask 077
+IFS= read -r name
+head -c "$2" < "./$name" > "../$3" && sha256sum < "../$3"
+"""
+_ANSWER = re.compile(rb"(?:([0-9a-f]{64})  -|-)\Z")
+
+
+class HashSink(io.BytesIO):
+    """Takes bytes and keeps only their SHA-256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Buffer, /) -> int:
+        """Hash one piece."""
+        view = memoryview(data)
+        self.digest.update(view)
+        return view.nbytes
+
+
+def parse_hashes(output: bytes, count: int) -> list[str] | None:
+    """Read the answers of the hash script; an empty text for a file that can't be read. None when some are missing.
+
+    Lines of another form are passed over: a login shell may print a greeting.
+    """
+    answers = [found for line in output.splitlines() if (found := _ANSWER.match(line))]
+    if len(answers) != count:
+        return None
+    return [(found[1] or b"").decode() for found in answers]
+
+
+def prove(host: Host, files: Files, directory: PurePosixPath, *, timeout: float, alive: Alive) -> tuple[Tree, Manifest]:
+    """List and hash all files below a directory of a host. Its manifest equals one made elsewhere only if all is equal.
+
+    Raises `HostFault` when the host does not answer for every file.
+    """
+    tree = walk(files, directory, alive=lambda: alive(0))
+    return tree, tree.manifest(hash_tree(host, files, directory, tree, timeout=timeout, alive=alive))
+
+
+def hash_tree(
+    host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
+) -> dict[str, str]:
+    """Return the hash of each file of a tree; files that the account can't read are left out."""
+    hashes: dict[str, str] = {}
+    shell = True
+    for batch in batches(tree.files):
+        found = hash_there(host, directory, batch, timeout=timeout) if shell else None
+        if found is None:
+            shell = False
+            found = [_read_back(files, directory / each.path, each.size, alive) for each in batch]
+        hashes.update({each.path: value for each, value in zip(batch, found, strict=True) if value})
+        alive(sum(each.size for each in batch))
+    return hashes
+
+
+def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, timeout: float) -> list[str] | None:
+    """Return None when the account can't run programs, or has none that hashes."""
+    names = "".join(each.path + "\n" for each in batch).encode("utf-8", "surrogateescape")
+    try:
+        done = host.run(["sh", "-c", _HASH, "mqi-hash", str(directory)], stdin=names, timeout=timeout)
+    except NoShell:
+        return None
+    if done.code == 127:
+        return None
+    hashes = parse_hashes(done.stdout, len(batch))
+    if done.code is None or hashes is None:
+        raise HostFault(f"hashing {len(batch)} files on {host.name} broke off", host=host.name)
+    return hashes
+
+
+def _read_back(files: Files, path: PurePosixPath, size: int, alive: Alive) -> str:
+    sink = HashSink()
+    files.read(path, sink, size=size, got=lambda _count: alive(0))
+    return sink.digest.hexdigest()
+
+
+def copy_beginning(
+    host: Host, directory: PurePosixPath, name: str, *, size: int, copy: str, timeout: float
+) -> str | None:
+    """Copy the first `size` bytes of a file into `../<copy>` on the host, and return the copy's hash. None when it can't."""
+    try:
+        done = host.run(
+            ["sh", "-c", _COPY_BEGINNING, "mqi-copy", str(directory), str(size), copy],
+            stdin=(name + "\n").encode("utf-8", "surrogateescape"),
+            timeout=timeout,
+        )
+    except NoShell:
+        return None
+    hashes = parse_hashes(done.stdout, 1)
+    return hashes[0] if done.code == 0 and hashes else None

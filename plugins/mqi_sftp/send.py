@@ -1,0 +1,72 @@
+"""Writes planned files into a staging directory, each read and hashed once while it goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mqi_cli import GiveUp, Host, ManifestFile
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import DIRECTORY_MODE, FILE_MODE, OPEN_MODE, UploadPlan
+from mqi_sftp.prove import copy_beginning
+from mqi_sftp.source import WatchedSource
+from mqi_sftp.staging import Staging
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Carries a plan out. A seam: other ways to move many files take the same plan and leave the same directory."""
+
+    host: Host
+    source: Path
+    staging: Staging
+    mtimes: Mapping[str, int]
+    meter: Meter
+    timeout: float
+
+    def carry_out(self, plan: UploadPlan) -> None:
+        """Make the staging directory hold what the plan says. Raises `GiveUp` when a file is not what was hashed."""
+        files, place = self.staging.files, self.staging.path
+        for path in plan.drop_files:
+            files.remove(place / path)
+        for path in plan.drop_trees:
+            files.remove_tree(place / path)
+        for path in plan.make:
+            files.make_directory(place / path, mode=DIRECTORY_MODE)
+        for each, length in plan.work:
+            self._send(each, length)
+
+    def _send(self, file: ManifestFile, length: int) -> None:
+        files, target = self.staging.files, self.staging.path / file.path
+        self.meter.begin(file.path)
+        with WatchedSource(self.source / file.path) as source:
+            offset = self._continue_from(file, length, source) if length else 0
+            if length and not offset:
+                files.remove(target)  # a new file: an earlier owner may hold this one open
+            self.meter.done += offset
+            files.write(target, source, offset=offset, mode=OPEN_MODE, sent=self.meter.move)
+        if source.digest.hexdigest() != file.sha256:
+            raise GiveUp(
+                "1 file of the source changed while it was sent",
+                hint="let the source come to rest and be scanned again, then: mqi case rerun",
+            )
+        # the mark of a closed file: see plan.OPEN_MODE
+        files.set_times(target, mtime=self.mtimes[file.path], mode=FILE_MODE)
+
+    def _continue_from(self, file: ManifestFile, length: int, source: WatchedSource) -> int:
+        """Put a proven copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""
+        staging = self.staging
+        there = copy_beginning(
+            self.host, staging.path, file.path, size=length, copy=staging.beginning, timeout=self.timeout
+        )
+        if there is None:
+            return 0
+        copy = staging.layout.root / staging.beginning
+        source.skip(length)
+        if source.digest.hexdigest() == there:
+            staging.files.rename(copy, staging.path / file.path)
+            return length
+        staging.files.remove(copy)
+        source.begin_anew()
+        return 0

@@ -1,0 +1,79 @@
+"""What lies below a directory on a host, in the same records that a survey of a local directory gives."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, empty_directories
+
+MAX_ENTRIES = 1_000_000
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Regular files and directories, sorted by path, and what else was met: kind to count, and the paths of those."""
+
+    entries: tuple[Entry, ...] = ()
+    unfit: Mapping[str, int] | None = None
+    unfit_paths: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Entry, ...]:
+        """The regular files."""
+        return tuple(each for each in self.entries if not each.is_dir)
+
+    @property
+    def size(self) -> int:
+        """Sum of the files' sizes in bytes."""
+        return sum(each.size for each in self.files)
+
+    def describe_unfit(self) -> str:
+        """Count what is neither a file nor a directory with a usable name; empty when there is no such thing."""
+        return ", ".join(f"{count} {what}" for what, count in sorted((self.unfit or {}).items()))
+
+    def manifest(self, hashes: Mapping[str, str]) -> Manifest:
+        """Return the manifest of this tree; a file without a hash gets an empty one, which equals no other."""
+        files = tuple(ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.files)
+        return Manifest(files, empty_directories(list(self.entries)))
+
+
+def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:
+    """List a directory on a host, links not followed. It must exist. `alive` is called once for each directory."""
+    entries: list[Entry] = []
+    unfit: Counter[str] = Counter()
+    unfit_paths: list[str] = []
+    pending: list[tuple[PurePosixPath, str, int]] = [(directory, "", 1)]
+    while pending:
+        folder, base, depth = pending.pop()
+        if alive:
+            alive()
+        for item in files.listing(folder):
+            path = base + item.name
+            problem = _problem(item, depth) or ("entries too many" if len(entries) >= MAX_ENTRIES else "")
+            if problem:
+                unfit[problem] += 1
+                unfit_paths.append(path)
+                if len(entries) >= MAX_ENTRIES:
+                    return Tree(tuple(entries), unfit, tuple(unfit_paths))
+                continue
+            entries.append(
+                Entry(path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir)
+            )
+            if item.is_dir:
+                pending.append((folder / item.name, path + "/", depth + 1))
+    entries.sort(key=lambda each: each.path)
+    return Tree(tuple(entries), unfit, tuple(unfit_paths))
+
+
+def _problem(item: RemoteEntry, depth: int) -> str:
+    if not (item.is_dir or item.is_file):
+        return "symbolic links" if stat.S_ISLNK(item.mode) else "special files (FIFO, socket or device)"
+    # the same rule as for what goes up: such names can't be written in a checksum file as they are
+    if any(ord(char) < 32 or ord(char) == 127 for char in item.name) or "\\" in item.name:
+        return "names with control characters or backslashes"
+    return f"directories nested deeper than {MAX_DEPTH}" if item.is_dir and depth >= MAX_DEPTH else ""

@@ -1,0 +1,112 @@
+"""Stage `upload`: a case's files, proven by SHA-256 on the host, appear there as `<key>/input` in one step."""
+
+from __future__ import annotations
+
+from mqi_cli import (
+    CaseRef,
+    Clock,
+    Done,
+    Files,
+    HostFull,
+    Manifest,
+    RetryLater,
+    StageContext,
+    Wait,
+)
+from mqi_sftp.meter import Meter, Stopping
+from mqi_sftp.plan import Difference, Fence, UploadPlan, compare, has_room, plan_upload
+from mqi_sftp.prove import prove
+from mqi_sftp.send import Sender
+from mqi_sftp.source import Source, read_source
+from mqi_sftp.staging import Staging, recorded_fingerprint
+from mqi_sftp.tree import walk
+
+ROUNDS = 3  # the first, and two more for files that turn out wrong
+
+
+def upload(case: CaseRef, ctx: StageContext) -> Done | Wait:
+    """Bring the case's files to the step's host. Called again it goes on where it stood, or finds them proven there."""
+    clock = Clock()
+    started = clock.elapsed()
+    meter = Meter(ctx)
+    try:
+        manifest = _upload(case, ctx, meter)
+    except Stopping:
+        return Wait(0, "the worker stops; the upload goes on from what is there")
+    return Done(
+        {
+            "files": len(manifest.files),
+            "bytes": manifest.size,
+            "sent_bytes": meter.moved,
+            "seconds": round(clock.elapsed() - started, 3),
+            "fingerprint": manifest.fingerprint,
+        }
+    )
+
+
+def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest:
+    fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
+    with ctx.host.files() as files:
+        staging = Staging(files, ctx.layout, fence)
+        if case.fingerprint and (there := proven_input(files, ctx, case.fingerprint, meter)):
+            staging.clear()
+            return there
+        source = read_source(case, meter)
+        if not case.fingerprint and (there := proven_input(files, ctx, source.manifest.fingerprint, meter)):
+            staging.clear()
+            return there
+        staging.claim()
+        _fill(ctx, staging, source, meter)
+        staging.publish(source.manifest)
+    return source.manifest
+
+
+def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter) -> Manifest | None:
+    """Return the manifest of the input that is on the host already, when it has this content; proven, not believed."""
+    layout = ctx.layout
+    if recorded_fingerprint(files, layout) != fingerprint or files.stat(layout.input) is None:
+        return None
+    meter.begin("proving what is there")
+    tree, manifest = prove(ctx.host, files, layout.input, timeout=ctx.config.verify_timeout, alive=meter.alive)
+    if manifest.fingerprint == fingerprint and not tree.unfit:
+        return manifest
+    ctx.log.warning("the input on %s is not what was put there; it is sent again", ctx.host.name)
+    return None
+
+
+def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> None:
+    """Bring the staging directory to the manifest's content, and prove it."""
+    sender = Sender(ctx.host, source.directory, staging, source.mtimes, meter, ctx.config.verify_timeout)
+    tree = walk(staging.files, staging.path, alive=meter.alive)
+    wrong: frozenset[str] = frozenset()
+    difference = Difference((), (), ())
+    for _ in range(ROUNDS):
+        for path in tree.unfit_paths:
+            staging.files.remove(staging.path / path)
+        plan = plan_upload(source.manifest, tree.entries, source.mtimes, wrong=wrong)
+        _ask_for_room(ctx, staging, plan)
+        meter.done = plan.kept_bytes
+        sender.carry_out(plan)
+        meter.begin("proving")
+        tree, found = prove(ctx.host, staging.files, staging.path, timeout=ctx.config.verify_timeout, alive=meter.alive)
+        if found.fingerprint == source.manifest.fingerprint and not tree.unfit:
+            return
+        difference = compare(source.manifest, found)
+        wrong = frozenset(difference.changed)
+        ctx.log.warning("after sending, of %d files: %s", len(source.manifest.files), difference)
+    raise RetryLater(
+        f"sent {ROUNDS} times, of {len(source.manifest.files)} files: {difference}",
+        hint=f"check the disk of host {ctx.host.name} and the way to it",
+    )
+
+
+def _ask_for_room(ctx: StageContext, staging: Staging, plan: UploadPlan) -> None:
+    size, count = plan.missing_bytes, len(plan.work) + len(plan.make)
+    space = staging.files.space(staging.path) if count else None
+    if space and not has_room(free_bytes=space.free_bytes, free_inodes=space.free_inodes, size=size, count=count):
+        raise HostFull(
+            f"{size} bytes in {count} files are to go to {ctx.host.name}, which has {space.free_bytes} bytes "
+            f"and {'enough' if space.free_inodes is None else space.free_inodes} inodes left",
+            host=ctx.host.name,
+            hint="free space there; it goes on by itself",
+        )
