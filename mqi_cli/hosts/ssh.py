@@ -1,0 +1,174 @@
+"""`type: ssh`: a host that is reached over SSH with a key, and proves who it is by a pinned key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
+from mqi_cli.hosts.base import Completed, HostKey
+from mqi_cli.hosts.known_hosts import KnownHosts, known_name
+from mqi_cli.hosts.ssh_command import Deadline, SshProcess, command_line, converse
+from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection
+from mqi_cli.hosts.ssh_files import SshFiles
+from mqi_cli.hosts.ssh_login import ask_key, connect
+from mqi_cli.hosts.ssh_pool import SshPool
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from mqi_cli.config.model import SshHostSection
+
+_PROBE = "mqi: programs run here"
+
+
+class SshHost:
+    """One account on another machine. Connects when first used, and again after a failure."""
+
+    def __init__(self, name: str, config: SshHostSection, state_dir: Path) -> None:
+        self.name = name
+        self.config = config
+        self._known_hosts = config.known_hosts or state_dir / "known_hosts"
+        self._pool = SshPool(
+            name,
+            lambda: connect(name, config, self._known_hosts),
+            limit=config.limits.connections,
+            patience=max(config.connect_timeout, config.idle_timeout),
+        )
+        self._lock = threading.Lock()
+        self._home: PurePosixPath | None = None
+        self._runs_programs = False
+
+    @property
+    def base_dir(self) -> PurePosixPath:
+        """Return the absolute base directory; connects when the config gives it relative to the home."""
+        text = self.config.base_dir
+        if text.startswith("/"):
+            return PurePosixPath(text)
+        if text != "~" and not text.startswith("~/"):
+            raise HostRefused(
+                f"host {self.name}: its base_dir is not absolute", host=self.name, hint="write /… or ~/… in the config"
+            )
+        if self._home is None:
+            with self._files() as files:
+                self._home = files.real_path(".")
+        return self._home / text[2:]
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, limit: int = 1 << 20) -> Completed:
+        """Run a program and wait for its end."""
+        deadline = Deadline(timeout)
+        self._prove_shell()
+        with self._started(argv) as (connection, channel):
+            return converse(connection, channel, stdin, deadline=deadline, limit=limit)
+
+    @contextmanager
+    def start(self, argv: Sequence[str]) -> Iterator[SshProcess]:
+        """Start a program with open streams."""
+        self._prove_shell()
+        with self._started(argv) as (connection, channel):
+            process = SshProcess(connection, channel)
+            try:
+                yield process
+            finally:
+                process.close()
+
+    @contextmanager
+    def files(self) -> Iterator[SshFiles]:
+        """Lend a channel for file operations."""
+        with self._files() as files:
+            yield files
+
+    def describe(self) -> str:
+        """Return `user@hostname:port`."""
+        return f"{self.config.user}@{self.config.hostname}:{self.config.port}"
+
+    def close(self) -> None:
+        """End all connections; the next use connects again."""
+        self._pool.close()
+        self._runs_programs = False
+
+    def offered_key(self) -> HostKey:
+        """Ask the host for its key, without logging in."""
+        return ask_key(self.name, self.config)
+
+    def pinned_key(self) -> HostKey | None:
+        """Return the key that is trusted today; None when there is none."""
+        try:
+            keys = KnownHosts(self._known_hosts).keys(self._known_name)
+        except OSError as error:
+            raise self._file_fault("read", error) from error
+        return keys[0] if keys else None
+
+    def pin(self, key: HostKey) -> None:
+        """Trust this key from now on, instead of any other for this host. Ends connections that stand on another."""
+        try:
+            KnownHosts(self._known_hosts).pin(self._known_name, key)
+        except OSError as error:
+            raise self._file_fault("written", error) from error
+        self.close()
+
+    @property
+    def _known_name(self) -> str:
+        return known_name(self.config.hostname, self.config.port)
+
+    def _file_fault(self, what: str, error: OSError) -> HostFault:
+        return HostFault(
+            f"host {self.name}: {self._known_hosts} can't be {what}: {describe_os_error(error)}", host=self.name
+        )
+
+    @contextmanager
+    def _files(self) -> Iterator[SshFiles]:
+        with self._pool.sftp() as (connection, session):
+            yield SshFiles(self.name, session, connection.lost)
+
+    @contextmanager
+    def _started(self, argv: Sequence[str]) -> Iterator[tuple[SshConnection, paramiko.Channel]]:
+        try:
+            line = command_line(argv)
+        except ValueError as error:
+            raise HostFault(f"host {self.name}: {error}", host=self.name) from error
+        try:
+            lent = self._pool.channel(partial(_execute, line=line))
+            connection, channel = lent.__enter__()
+        except RequestDenied as error:
+            raise self._no_shell() from error
+        try:
+            yield connection, channel
+        finally:
+            lent.__exit__(None, None, None)
+
+    def _prove_shell(self) -> None:
+        """Find out once whether the account runs programs.
+
+        One that is forced into SFTP takes any command, runs none and may report success.
+        """
+        with self._lock:
+            if self._runs_programs:
+                return
+            deadline = Deadline(self.config.connect_timeout)
+            with self._started(["printf", "%s", _PROBE]) as (connection, channel):
+                done = converse(connection, channel, b"", deadline=deadline, limit=1 << 16)
+            if done.stdout != _PROBE.encode():
+                if done.stdout.endswith(_PROBE.encode()):
+                    raise HostRefused(
+                        f"host {self.name}: the account's login files print text before every command's output",
+                        host=self.name,
+                        hint="make ~/.bashrc or its like silent where the shell is not interactive",
+                    )
+                raise self._no_shell()
+            self._runs_programs = True
+
+    def _no_shell(self) -> NoShell:
+        return NoShell(
+            f"host {self.name}: the account runs no programs",
+            host=self.name,
+            hint="give it a login shell; without one it can only store files",
+        )
+
+
+def _execute(channel: paramiko.Channel, *, line: str) -> None:
+    channel.exec_command(line)

@@ -1,0 +1,187 @@
+"""The connections of one host, shared by a process: capped, opened one at a time, replaced after a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import paramiko
+
+from mqi_cli.errors import HostError, HostFault, HostUnreachable
+from mqi_cli.hosts.sftp_protocol import SftpLost
+from mqi_cli.hosts.sftp_session import SftpSession
+from mqi_cli.hosts.ssh_connection import ChannelRefused, RequestDenied, SshConnection
+
+CHANNELS = 8  # of one connection; OpenSSH's MaxSessions is 10 unless the host's administrator lowers it
+_REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
+
+
+@dataclass(eq=False)
+class _Shared:
+    connection: SshConnection
+    most: int = CHANNELS
+    busy: int = 0
+    idle: list[SftpSession] = field(default_factory=list)
+
+
+class SshPool:
+    """Lends channels. `connect` opens one more connection; at most `limit` are open at once."""
+
+    def __init__(self, name: str, connect: Callable[[], SshConnection], *, limit: int, patience: float) -> None:
+        self.name = name
+        self._connect = connect
+        self._limit = limit
+        self._patience = patience  # seconds to wait for a channel when all are lent
+        self._changed = threading.Condition()
+        self._connecting = threading.Lock()
+        self._shared: list[_Shared] = []
+        self._failed: tuple[float, HostError] | None = None
+
+    @contextlib.contextmanager
+    def channel(self, request: Callable[[paramiko.Channel], None]) -> Iterator[tuple[SshConnection, paramiko.Channel]]:
+        """Lend a new channel with that request made; it is closed afterwards. Raises `RequestDenied`, `HostError`."""
+        shared, channel = self._open(request)
+        try:
+            yield shared.connection, channel
+        finally:
+            channel.close()
+            self._give_back(shared)
+
+    @contextlib.contextmanager
+    def sftp(self) -> Iterator[tuple[SshConnection, SftpSession]]:
+        """Lend a file session, one that was used before if there is one."""
+        shared, session = self._lend_idle() or self._open_sftp()
+        try:
+            yield shared.connection, session
+        finally:
+            keep = session.idle and shared.connection.alive
+            if not keep:
+                session.close()
+            self._give_back(shared, session if keep else None)
+
+    def close(self) -> None:
+        """End all connections. What is lent breaks; the next use connects again."""
+        with self._changed:
+            shared, self._shared = self._shared, []
+            self._changed.notify_all()
+        for each in shared:
+            each.connection.close()
+
+    def _lend_idle(self) -> tuple[_Shared, SftpSession] | None:
+        with self._changed:
+            for shared in self._living():
+                if shared.idle:
+                    shared.busy += 1
+                    return shared, shared.idle.pop()
+        return None
+
+    def _open_sftp(self) -> tuple[_Shared, SftpSession]:
+        try:
+            shared, channel = self._open(lambda channel: channel.invoke_subsystem("sftp"))
+        except RequestDenied as error:
+            raise HostFault(
+                f"host {self.name}: the account takes no files: it has no SFTP",
+                host=self.name,
+                hint="switch the sftp subsystem on in the server's sshd_config",
+            ) from error
+        try:
+            return shared, SftpSession(channel)
+        except BaseException as error:
+            channel.close()
+            self._give_back(shared)
+            if isinstance(error, SftpLost):
+                raise HostUnreachable(f"host {self.name}: no file session: {error}", host=self.name) from error
+            raise
+
+    def _open(self, request: Callable[[paramiko.Channel], None]) -> tuple[_Shared, paramiko.Channel]:
+        until = time.monotonic() + self._patience
+        while True:
+            shared, fresh = self._reserve(until)
+            try:
+                return shared, _ask(shared.connection, request)
+            except ChannelRefused as error:
+                with self._changed:
+                    others = shared.busy - 1 + len(shared.idle)
+                    shared.most = max(1, others)  # that many it does open
+                self._give_back(shared)
+                if not others:
+                    raise HostUnreachable(f"host {self.name}: the server opens no channel", host=self.name) from error
+            except HostUnreachable:
+                self._give_back(shared)
+                # A connection that lay unused may have ended unseen. Nothing was asked over it, so ask over another.
+                if fresh or shared.connection.alive:
+                    raise
+            except BaseException:
+                self._give_back(shared)
+                raise
+
+    def _reserve(self, until: float) -> tuple[_Shared, bool]:
+        """Find a connection with room and count one channel more on it. True: it was opened just now."""
+        while True:
+            entered = time.monotonic()
+            with self._changed:
+                best = min(self._living(), key=lambda each: each.busy, default=None)
+                if best is not None and not best.busy:
+                    return self._count(best), False
+                if len(self._shared) >= self._limit:
+                    if best is not None and best.busy < best.most:
+                        return self._count(best), False
+                    if not self._changed.wait(max(0.0, until - time.monotonic())):
+                        raise HostUnreachable(f"host {self.name}: all its channels are in use", host=self.name)
+                    continue
+            # A second connection while the first is at work: a long transfer must not hold up everything else.
+            opened = self._add(entered)
+            if opened is not None:
+                return opened, True
+
+    def _add(self, entered: float) -> _Shared | None:
+        """Open one connection more, reserved for the caller. None when another thread was quicker."""
+        with self._connecting:  # one log-in at a time: servers drop connections that come in a bunch
+            with self._changed:
+                if len(self._shared) >= self._limit or any(not each.busy for each in self._living()):
+                    return None
+                if self._failed is not None and self._failed[0] >= entered:
+                    # It failed for another thread while this one waited: knocking again can get us shut out.
+                    failed = self._failed[1]
+                    raise type(failed)(failed.message, host=failed.host, hint=failed.hint)
+            try:
+                connection = self._connect()
+            except HostError as error:
+                self._failed = (time.monotonic(), error)
+                raise
+            with self._changed:
+                shared = self._count(_Shared(connection))
+                self._shared.append(shared)
+                return shared
+
+    def _count(self, shared: _Shared) -> _Shared:
+        shared.busy += 1
+        if shared.idle and shared.busy + len(shared.idle) > shared.most:
+            shared.idle.pop(0).close()
+        return shared
+
+    def _living(self) -> list[_Shared]:
+        """Forget the connections that ended; return the others. The lock is held."""
+        for each in [each for each in self._shared if not each.connection.alive]:
+            self._shared.remove(each)
+            # ends its threads; done elsewhere because it may wait for them
+            threading.Thread(target=each.connection.close, name=f"ssh-end-{self.name}", daemon=True).start()
+        return self._shared
+
+    def _give_back(self, shared: _Shared, session: SftpSession | None = None) -> None:
+        with self._changed:
+            shared.busy -= 1
+            if session is not None:
+                shared.idle.append(session)
+            self._changed.notify_all()
+
+
+def _ask(connection: SshConnection, request: Callable[[paramiko.Channel], None]) -> paramiko.Channel:
+    for pause in _REFUSED_PAUSES:
+        with contextlib.suppress(ChannelRefused):
+            return connection.open_channel(request)
+        time.sleep(pause)
+    return connection.open_channel(request)
