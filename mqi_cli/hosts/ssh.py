@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
 from mqi_cli.hosts.base import Completed, HostKey
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
-from mqi_cli.hosts.ssh_command import Deadline, SshProcess, command_line, converse
+from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
 from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection
 from mqi_cli.hosts.ssh_files import SshFiles
 from mqi_cli.hosts.ssh_login import ask_key, connect
 from mqi_cli.hosts.ssh_pool import SshPool
+from mqi_cli.hosts.streams import Deadline
 
 if TYPE_CHECKING:
     import paramiko

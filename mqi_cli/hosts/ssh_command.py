@@ -16,7 +16,7 @@ import paramiko
 from mqi_cli.errors import HostFault, HostUnreachable
 from mqi_cli.hosts.base import Completed
 from mqi_cli.hosts.ssh_connection import SshConnection, translated
-from mqi_cli.hosts.streams import ErrorTail, Incoming, Kept, Outgoing, drain
+from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain
 
 # The account's login shell reads this line first, and it may be csh or fish as well as a POSIX one. So the line is
 # constant but for words in which every byte that any shell could take for its own is written as an octal number; a
@@ -26,6 +26,7 @@ _WORD = 900
 _PLAIN = re.compile(rb"[A-Za-z0-9 \t._/,:;=+@%^(){}\[\]<>|&*?~#$\"`-]+")
 _LONGEST = 120_000  # Linux gives a program no longer single argument than 128 KiB
 
+_CHANNEL_REQUEST = b"\x62"  # SSH_MSG_CHANNEL_REQUEST, RFC 4254
 _RECEIVE = 256 * 1024
 _SEND = 32 * 1024
 _AFTER_EXIT = 2.0  # seconds that output may still be on its way when the program has ended
@@ -61,18 +62,6 @@ def _pieces(text: bytes) -> Sequence[str]:
     return pieces
 
 
-class Deadline:
-    """A time limit that began when this was made."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._until = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Return the seconds that are left, 0 when it has passed."""
-        return max(0.0, self._until - time.monotonic())
-
-
 def converse(
     connection: SshConnection, channel: paramiko.Channel, stdin: bytes, *, deadline: Deadline, limit: int
 ) -> Completed:
@@ -98,6 +87,7 @@ def converse(
             if channel.eof_received and channel.exit_status_ready():
                 break
             if not deadline.remaining():
+                hang_up(channel)
                 raise _late(connection, deadline)
             if channel.exit_status >= 0:
                 # what it left running may hold its output open for ever
@@ -143,6 +133,21 @@ def _late(connection: SshConnection, deadline: Deadline) -> HostUnreachable:
     )
 
 
+def hang_up(channel: paramiko.Channel) -> None:
+    """Send SIGHUP to the program and its process group. Closing a channel alone leaves a silent program running.
+
+    OpenSSH knows the request since 7.9; an older server leaves it out.
+    """
+    request = paramiko.Message()
+    request.add_byte(_CHANNEL_REQUEST)
+    request.add_int(channel.remote_chanid)
+    request.add_string("signal")
+    request.add_boolean(False)
+    request.add_string("HUP")
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.get_transport()._send_user_message(request)  # paramiko has no public way to send one
+
+
 class SshProcess:
     """A running program with open streams."""
 
@@ -172,6 +177,8 @@ class SshProcess:
         """End the channel."""
         with contextlib.suppress(HostFault, HostUnreachable):
             self._writer.close()
+        if not self._channel.exit_status_ready():
+            hang_up(self._channel)
         self._channel.close()
         self._errors.finish(2.0)
 

@@ -1,9 +1,10 @@
-"""Streams of a running program, made of a function that receives and one that sends. The same for every host."""
+"""Streams of a running program, and the time limits on them. The same for every kind of host."""
 
 from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,18 @@ KEPT_ERRORS = 64 * 1024
 _CHUNK = 64 * 1024
 
 Receive = Callable[[int, float | None], bytes]  # at most so many bytes, within so many seconds (None: no limit)
+
+
+class Deadline:
+    """A time limit that began when this was made."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._until = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Return the seconds that are left, 0 when it has passed."""
+        return max(0.0, self._until - time.monotonic())
 
 
 class Incoming(io.RawIOBase):
