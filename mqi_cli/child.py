@@ -19,6 +19,7 @@ import time
 
 SOCKET_VARIABLE = "MQI_SUPERVISOR_SOCKET"
 PID_VARIABLE = "MQI_SUPERVISOR_PID"
+NAME_VARIABLE = "MQI_PROCESS"
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _BEAT_EVERY = 1.0  # seconds; more beats than that tell nothing new
@@ -26,9 +27,13 @@ _ORPHAN_GRACE = 8.0  # seconds for an orderly end after the supervisor is gone
 
 
 class Beat:
-    """A child's sign of life. Without a supervisor (a worker started by hand) it does nothing."""
+    """A child's sign of life. Without a supervisor (a worker started by hand) it does nothing.
 
-    def __init__(self, connection: socket.socket | None) -> None:
+    `process` is what the supervisor calls this process, in its log and its status; empty without one.
+    """
+
+    def __init__(self, connection: socket.socket | None, process: str = "") -> None:
+        self.process = process
         self._connection = connection
         self._last = 0.0
 
@@ -50,7 +55,10 @@ def become_child(*, grace: float = _ORPHAN_GRACE) -> Beat:
     Raises `SystemExit` if the supervisor is gone already. SIGABRT dumps every thread's stack to stderr from now on.
     """
     faulthandler.enable()
-    descriptor, supervisor = os.environ.pop(SOCKET_VARIABLE, ""), os.environ.pop(PID_VARIABLE, "")
+    # taken out of the environment: what this process starts itself is no child of the supervisor
+    descriptor, supervisor, process = (
+        os.environ.pop(each, "") for each in (SOCKET_VARIABLE, PID_VARIABLE, NAME_VARIABLE)
+    )
     if not descriptor or not supervisor:
         return Beat(None)
     connection = socket.socket(fileno=int(descriptor))
@@ -62,7 +70,7 @@ def become_child(*, grace: float = _ORPHAN_GRACE) -> Beat:
         target=_outlive_briefly, args=(connection, grace, signalled), name="supervisor-watch", daemon=True
     )
     watcher.start()
-    return Beat(connection)
+    return Beat(connection, process)
 
 
 def _ask_for_death_signal() -> bool:

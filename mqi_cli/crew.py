@@ -60,31 +60,30 @@ class Plan:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
+def program(config: Config) -> list[str]:
+    """Return the command that calls mqi with this config, from whichever directory it is called."""
+    return [sys.executable, "-m", "mqi_cli", *(["--config", str(config.file.absolute())] if config.file else [])]
+
+
 def plan_for(config: Config, lanes: Sequence[str]) -> Plan:
     """Return the conductor and the workers of each lane. The first worker of a lane also makes the lane's rounds.
 
     Each is the program itself with a command that a person could type: what the daemon does can be done by hand.
     """
-    program = [sys.executable, "-m", "mqi_cli", *(["--config", str(config.file)] if config.file else [])]
-    common = replace(config, workers={})  # a change elsewhere than in a lane's own section concerns every process
-    children = [ChildSpec(CONDUCTOR, (*program, "conductor", "run"), last=True, settings=common)]
+    # A change elsewhere than in a lane's own section concerns every process; where in the file a value stands, none.
+    common = replace(config, workers={}, origins={}, warnings=())
+    command = program(config)
+    children = [ChildSpec(CONDUCTOR, (*command, "conductor", "run"), last=True, settings=common)]
     for lane in lanes:
         section = config.lane(lane)
         for number in range(1, section.processes + 1):
-            rounds = ["--patrols"] if number == 1 else []
-            name = f"{lane}-{number}"
-            children.append(
-                ChildSpec(
-                    name,
-                    (*program, "worker", "run", lane, "--name", name, *rounds),
-                    memory_limit=section.memory,
-                    settings=(common, section.threads),
-                )
-            )
+            argv = (*command, "worker", "run", lane, *(["--patrols"] if number == 1 else []))
+            settings = (common, section.threads)
+            children.append(ChildSpec(f"{lane}-{number}", argv, memory_limit=section.memory, settings=settings))
     return Plan(
         tuple(children),
         log=config.daemon.log,
         stop_within=config.daemon.stop_within,
-        config_file=str(config.file) if config.file else None,
+        config_file=str(config.file.absolute()) if config.file else None,
         secrets=tuple(config_secrets(config)),
     )

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,20 @@ class ChildStatus:
 
 @dataclass(frozen=True)
 class DaemonStatus:
-    """The daemon and its children. `ready`: each child has given a sign of life, or failed to, since the start."""
+    """The daemon and its children. `ready`: each child has given a sign of life, or failed to, since the start.
+
+    `reloads` counts the times it was asked to read its config again, `reload_problem` says why the last one failed.
+    """
 
     pid: int
     version: str
     config_file: str | None
+    managed_by: str  # "systemd", or empty
     started_at: float
-    state: str  # starting, running, reloading, stopping
+    state: str  # starting, running, stopping
     ready: bool
+    reloads: int
+    reload_problem: str
     children: tuple[ChildStatus, ...]
 
     @property
@@ -54,10 +60,10 @@ class DaemonStatus:
 
     def differs(self, other: DaemonStatus) -> bool:
         """Whether more than memory and expected times have changed."""
-        return (self.state, self.ready, self._bare()) != (other.state, other.ready, other._bare())
+        return self._bare() != other._bare()
 
-    def _bare(self) -> list[tuple[object, ...]]:
-        return [(each.name, each.state, each.pid, each.restarts, each.last_exit) for each in self.children]
+    def _bare(self) -> DaemonStatus:
+        return replace(self, children=tuple(replace(each, memory=None, next_start=None) for each in self.children))
 
 
 class DaemonFiles:

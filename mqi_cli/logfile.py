@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from mqi_cli.logs import LineFormatter
 
@@ -151,34 +149,41 @@ def last_lines(path: Path, count: int) -> list[str]:
     return [each.decode("utf-8", "replace") for each in deque(data.splitlines(), maxlen=count)] if count else []
 
 
-def follow(
-    path: Path, *, stopping: Callable[[], bool], poll: float = 0.25, wait: Callable[[float], None] = time.sleep
-) -> Iterator[str]:
-    """Yield the lines that are appended from now on, across rotations, until `stopping` says so."""
-    lines = Lines()
-    file = path.open("rb") if path.exists() else None
-    if file is not None:
-        file.seek(0, os.SEEK_END)
+class Tail:
+    """Reads what is appended to a log from now on, across rotations. `whole`: from the beginning instead."""
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
+        self._path = path
+        self._lines = Lines()
+        self._file = _open(path)
+        if self._file is not None and not whole:
+            self._file.seek(0, os.SEEK_END)
+
+    def read(self) -> list[str]:
+        """Return the lines that have come since the last call; never waits."""
+        if self._file is None:
+            self._file = _open(self._path)
+        if self._file is None:
+            return []
+        lines = self._lines.feed(self._file.read())
+        if not _replaced(self._path, os.fstat(self._file.fileno())):
+            return lines
+        lines += self._lines.feed(self._file.read())  # what came between the look and the renaming
+        self._file.close()
+        self._file = _open(self._path)
+        return lines + (self._lines.feed(self._file.read()) if self._file is not None else [])
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _open(path: Path) -> BinaryIO | None:
     try:
-        while True:
-            if file is None and path.exists():
-                file = path.open("rb")
-            data = file.read(_BLOCK) if file is not None else b""
-            if data:
-                yield from lines.feed(data)
-                continue
-            if file is not None and _replaced(path, os.fstat(file.fileno())):
-                # what was written between the last look and the renaming
-                yield from lines.feed(file.read())
-                file.close()
-                file = None
-                continue
-            if stopping():
-                return
-            wait(poll)
-    finally:
-        if file is not None:
-            file.close()
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
 
 
 def _replaced(path: Path, opened: os.stat_result) -> bool:

@@ -148,11 +148,11 @@ def setup_logging(
 ) -> None:
     """Send this process's log to stderr (or `stream`), and a crash to the log. Call it once, before anything is logged.
 
-    `secrets`: what must never show, from `config_secrets`.
+    `process` names it in every line: what the supervisor calls it (`Beat.process`), else what it does. `secrets` are
+    what must never show, from `config_secrets`.
     """
-    formatter = LineFormatter(process, json_lines=section.format == "json", redactor=Redactor(secrets))
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(LineFormatter(process, json_lines=section.format == "json", redactor=Redactor(secrets)))
     install(handler, section)
 
 

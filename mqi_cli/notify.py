@@ -18,6 +18,7 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         self._address = _address(environment.pop(_SOCKET, ""))
+        self.manager = "systemd" if self._address else ""
         interval, pid = environment.pop(_INTERVAL, ""), environment.pop(_PID, "")
         ours = interval.isdigit() and pid in ("", str(os.getpid()))
         self.watchdog_every = int(interval) / 2e6 if ours else None  # seconds: half of what systemd allows

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from mqi_cli.child import PID_VARIABLE, SOCKET_VARIABLE
+from mqi_cli.child import NAME_VARIABLE, PID_VARIABLE, SOCKET_VARIABLE
 from mqi_cli.clock import Clock
 from mqi_cli.crew import BROKEN, ChildSpec, ChildState
 from mqi_cli.daemon import ChildStatus
@@ -91,6 +91,7 @@ class Supervised:
             **self._environment,
             SOCKET_VARIABLE: str(theirs.fileno()),
             PID_VARIABLE: str(os.getpid()),
+            NAME_VARIABLE: self.spec.name,
             "PYTHONUNBUFFERED": "1",
         }
         now = self._clock.elapsed()

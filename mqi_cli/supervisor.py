@@ -60,6 +60,8 @@ class Supervisor:
         self._logbook = Logbook(files.logs, clock=clock, echo=echo)
         self._stop_signals = 0
         self._reload_asked = False
+        self._reloads = 0
+        self._reload_problem = ""
         self._stop_deadline: float | None = None
         self._ready = False
         self._started_at = clock.now()
@@ -138,14 +140,18 @@ class Supervisor:
 
     def _reload(self) -> None:
         self._reload_asked = False
+        self._reloads += 1
+        self._reload_problem = ""
         self._notifier.reloading()
         try:
             plan = self._reload_plan()
         except MqiError as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
+            self._reload_problem = error.message
             for line in (error.message, *problems):
                 log.error("not reloaded, the old config stays: %s", line)
         except Exception:
+            self._reload_problem = "a bug; see: mqi daemon logs daemon"
             log.exception("not reloaded, the old config stays")
         else:
             self.adopt(plan)
@@ -278,9 +284,12 @@ class Supervisor:
             pid=os.getpid(),
             version=__version__,
             config_file=self._plan.config_file,
+            managed_by=self._notifier.manager,
             started_at=round(self._started_at, 3),
             state=state,
             ready=self._ready,
+            reloads=self._reloads,
+            reload_problem=self._reload_problem,
             children=tuple(each.status() for each in self._all()),
         )
 

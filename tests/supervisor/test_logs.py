@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import BrokerSection, LogSection
 from mqi_cli.errors import HostFault
-from mqi_cli.logfile import Lines, LogFile, follow, last_lines
+from mqi_cli.logfile import Lines, LogFile, Tail, last_lines
 from mqi_cli.logs import config_secrets, describe_bug, setup_logging
 from mqi_cli.printable import printable
 from supervisor.bench import Bench, Programs
@@ -114,8 +114,8 @@ def test_a_crash_of_a_child_ends_up_in_its_log_without_the_name(bench: Bench, pr
         from mqi_cli.child import become_child
         from mqi_cli.config.model import LogSection
         from mqi_cli.logs import setup_logging
-        become_child()
-        setup_logging(LogSection(), "worker-1")
+        beat = become_child()
+        setup_logging(LogSection(), beat.process)
         def fails():
             open("/nowhere/{NAME}")
         thread = threading.Thread(target=fails)
@@ -188,17 +188,12 @@ def test_following_a_log_goes_on_across_rotations(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     file = LogFile(path, max_size=100, keep=3)
     file.write("old")
-    steps = iter([lambda number=number: file.write(f"{number} {'z' * 40}") for number in range(10)])
-    done: list[int] = []
-
-    def wait(_: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            done.append(1)
-        else:
-            step()
-
-    got = list(follow(path, stopping=lambda: bool(done), wait=wait))
+    tail = Tail(path)
+    got = []
+    for number in range(10):
+        file.write(f"{number} {'z' * 40}")
+        got += tail.read()
+    tail.close()
     file.close()
     assert [line[0] for line in got] == [str(number) for number in range(10)]
 

@@ -1,0 +1,71 @@
+"""The daemon's main process, from the lock to the last child's end."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+from typing import TextIO
+
+from mqi_cli.clock import Clock
+from mqi_cli.config.load import load_config
+from mqi_cli.config.loaded import Config
+from mqi_cli.crew import Plan, plan_for
+from mqi_cli.daemon import OWN_LOG, DaemonFiles, check_state_dir
+from mqi_cli.errors import ConfigError
+from mqi_cli.lock import Lock
+from mqi_cli.notify import Notifier
+from mqi_cli.plugins import Plugins, load_plugins
+from mqi_cli.supervisor import Supervisor
+
+
+def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> None:
+    """Run the daemon until it is told to stop; with `echo` its logs go there too.
+
+    Raises `AlreadyRunning` where another one has this state directory.
+    """
+    check_state_dir(config.state_dir)
+    files = DaemonFiles(config.state_dir)
+    lock = Lock(files.lock)
+    lock.acquire()
+    environment = dict(os.environ)
+    notifier = Notifier(environment)
+    files.logs.mkdir(mode=0o700, exist_ok=True)
+    with open(files.log(OWN_LOG), "a", opener=_private) as crashes:
+        faulthandler.enable(crashes)
+        try:
+            supervisor = Supervisor(
+                plan_for(config, plugins.lanes()),
+                files,
+                reload=_Reload(config.file, config.state_path),
+                environment=environment,
+                notifier=notifier,
+                clock=Clock(),
+                random=SystemRandom(),
+                echo=echo,
+            )
+            supervisor.run()
+        finally:
+            faulthandler.disable()
+    lock.release()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+@dataclass(frozen=True)
+class _Reload:
+    """Reads the config file again and checks it whole before anything is changed."""
+
+    file: Path | None
+    state_path: Path
+
+    def __call__(self) -> Plan:
+        plugins = load_plugins(load_config(self.file, None).plugins.disable)
+        config = load_config(self.file, plugins)
+        if config.state_path != self.state_path:
+            raise ConfigError("state.path cannot change while the daemon runs", hint="mqi daemon restart")
+        return plan_for(config, plugins.lanes())
