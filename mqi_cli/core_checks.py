@@ -136,7 +136,7 @@ def check_keys(config: Config, plugins: Plugins) -> Iterator[Check]:
 
 def check_broker(config: Config, plugins: Plugins) -> Iterator[Check]:
     """Connect to the broker and count its dead letters."""
-    from mqi_cli.broker.open import QUEUE_FILE, open_broker
+    from mqi_cli.broker import QUEUE_FILE, open_broker
 
     kind = "RabbitMQ" if config.broker else "embedded queue"
     if config.broker is None and not (config.state_dir / QUEUE_FILE).exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,9 +82,10 @@ def remove(host: Host, key: str) -> None:
         _remove_leftovers(files, host)
         place = tool_dir(host.base_dir) / f"{_REMOVED}{key}-{secrets.token_hex(4)}"
         files.make_directory(place.parent, parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            files.rename(RemoteLayout(host.base_dir, key).root, place)
-        files.remove_tree(place)
+        root = RemoteLayout(host.base_dir, key).root
+        if files.stat(root) is not None:
+            files.rename(root, place)
+            files.remove_tree(place)
 
 
 def _remove_leftovers(files: Files, host: Host) -> None:

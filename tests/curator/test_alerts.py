@@ -1,0 +1,70 @@
+"""When a look at a host raises an alert and when it clears it."""
+
+from __future__ import annotations
+
+from mqi_cli import GpuSeen
+from mqi_curator.alerts import alerts_of
+from mqi_curator.config import AlertsSection
+from mqi_curator.gpus import GpuLook
+from mqi_curator.look import Look
+
+
+def active(look: Look, **limits: float | None) -> dict[str, bool]:
+    """Return the topics that a look says anything about."""
+    return {alert.topic: alert.active for alert in alerts_of("hpc", look, AlertsSection.model_validate(limits))}
+
+
+def hot(*temperatures: int | None) -> Look:
+    gpus = tuple(GpuSeen(f"GPU-{number}", number, temperature=each) for number, each in enumerate(temperatures))
+    return Look(gpus=GpuLook(gpus))
+
+
+def test_a_hot_gpu_is_named_with_its_limit() -> None:
+    alerts = {alert.topic: alert for alert in alerts_of("hpc", hot(40, 93), AlertsSection(temperature=90))}
+    assert alerts["gpu-temperature:hpc"].text == "GPU 1 of host hpc is at 93 °C (limit 90 °C)"
+
+
+def test_nothing_is_said_close_below_a_limit_so_that_it_does_not_flap() -> None:
+    assert active(hot(91), temperature=90)["gpu-temperature:hpc"] is True
+    assert "gpu-temperature:hpc" not in active(hot(88), temperature=90)
+    assert active(hot(80), temperature=90)["gpu-temperature:hpc"] is False
+
+
+def test_a_gpu_that_vanished_while_it_was_hot_clears_its_alert() -> None:
+    assert active(hot(), temperature=90)["gpu-temperature:hpc"] is False
+    assert active(hot(None), temperature=90)["gpu-temperature:hpc"] is False
+
+
+def test_little_space_is_an_alert_until_there_is_more_than_just_enough() -> None:
+    assert active(Look(free_bytes=4, total_bytes=100), disk_free_percent=5)["disk:hpc"] is True
+    assert "disk:hpc" not in active(Look(free_bytes=55, total_bytes=1000), disk_free_percent=5)
+    assert active(Look(free_bytes=20, total_bytes=100), disk_free_percent=5)["disk:hpc"] is False
+
+
+def test_load_counts_for_each_core() -> None:
+    assert active(Look(load=9.0, cores=2), load_per_core=4)["load:hpc"] is True
+    assert active(Look(load=9.0, cores=16), load_per_core=4)["load:hpc"] is False
+
+
+def test_gpu_memory_is_watched_only_where_a_limit_is_set() -> None:
+    full = Look(gpus=GpuLook((GpuSeen("GPU-1", 0, memory_total=100, memory_used=99),)))
+    assert "gpu-memory:hpc" not in active(full)
+    assert active(full, gpu_memory_percent=95)["gpu-memory:hpc"] is True
+    empty = Look(gpus=GpuLook((GpuSeen("GPU-1", 0, memory_total=100, memory_used=1),)))
+    assert active(empty, gpu_memory_percent=95)["gpu-memory:hpc"] is False
+
+
+def test_gpus_that_can_not_be_used_are_an_alert_until_there_are_none() -> None:
+    assert active(Look(gpus=GpuLook(unusable=("GPU 1 (GPU-1) is lost",))))["gpu-unusable:hpc"] is True
+    assert active(Look(gpus=GpuLook()))["gpu-unusable:hpc"] is False
+
+
+def test_a_look_that_failed_says_nothing_about_what_it_did_not_see() -> None:
+    assert active(Look(gpus=GpuLook(problem="no driver"))) == {}
+    assert active(Look()) == {}
+
+
+def test_a_limit_that_is_switched_off_is_not_looked_at() -> None:
+    off = {"temperature": None, "disk_free_percent": None, "load_per_core": None}
+    look = Look(free_bytes=0, total_bytes=100, load=99, cores=1, gpus=hot(120).gpus)
+    assert set(active(look, **off)) == {"gpu-unusable:hpc"}

@@ -1,0 +1,148 @@
+"""Which directories on a host may go."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from mqi_cli import CaseRef, CaseState, CaseView, Done, RemoteLayout, Stage, StageContext, Step, StepOptions, Workflow
+from mqi_cli.config.model import LocalHostSection
+from mqi_cli.hosts.local import LocalHost
+from mqi_curator.cleaning import Kept, Removable, judge, remove, survey
+
+KEYS = ("caaaaaaaaaa", "cbbbbbbbbbb", "cccccccccc2", "cdddddddddd")
+
+
+def _run(case: CaseRef, ctx: StageContext) -> Done:
+    return Done()
+
+
+def workflow(*stages: str) -> Workflow:
+    steps = tuple(Step(f"my-{name}", Stage(name, _run, lane="x"), StepOptions()) for name in stages)
+    return Workflow("qa", steps)
+
+
+FILED = {"qa": workflow("upload", "run", "download", "archive")}
+NOT_FILED = {"qa": workflow("upload", "run")}
+
+
+def case(key: str, state: CaseState, *, done: tuple[str, ...] = (), cleared: tuple[str, ...] = ()) -> CaseView:
+    return CaseView(
+        key=key, name="patient/plan", revision=1, source="in", workflow="qa", directory=Path("/in/patient/plan"),
+        fingerprint="f" * 64, state=state, step="", created_at=0.0, ended_at=None, cleared=frozenset(cleared),
+        facts={(step, ""): {} for step in done},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", [state for state in CaseState if state not in (CaseState.DONE, CaseState.CANCELLED)])
+def test_a_case_that_has_not_ended_keeps_its_directory(state: CaseState) -> None:
+    found = judge(KEYS[0], case(KEYS[0], state, done=("my-archive",), cleared=("hpc",)), "hpc", FILED)
+    assert isinstance(found, Kept)
+    assert str(state) in found.reason
+
+
+def test_a_cancelled_case_needs_nothing_there_any_more() -> None:
+    assert isinstance(judge(KEYS[0], case(KEYS[0], CaseState.CANCELLED), "hpc", NOT_FILED), Removable)
+
+
+def test_a_case_that_is_done_goes_only_when_its_archive_step_is() -> None:
+    done = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run"))
+    assert isinstance(judge(KEYS[0], done, "hpc", NOT_FILED), Kept)
+    assert isinstance(judge(KEYS[0], done, "hpc", {}), Kept), "its workflow is no longer in the config"
+    archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-archive"))
+    assert isinstance(judge(KEYS[0], archived, "hpc", FILED), Removable)
+
+
+def test_what_came_back_after_it_was_cleared_goes_from_that_host_only() -> None:
+    cleared = case(KEYS[0], CaseState.DONE, cleared=("hpc",))
+    assert isinstance(judge(KEYS[0], cleared, "hpc", NOT_FILED), Removable)
+    assert isinstance(judge(KEYS[0], cleared, "other", NOT_FILED), Kept)
+
+
+def test_a_case_that_the_state_database_does_not_know_stays() -> None:
+    found = judge(KEYS[0], None, "hpc", FILED)
+    assert isinstance(found, Kept)
+    assert "another installation" in found.reason
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalHost:
+    """A host with four case directories, and with things that are none of mqi's."""
+    base = tmp_path / "base"
+    for key in KEYS:
+        (base / key / "input").mkdir(parents=True)
+        (base / key / "input" / "a.ptn").write_text("x")
+    (base / "results of somebody").mkdir()
+    (base / "cabc").mkdir()
+    (base / "caaaaaaaaab").write_text("a file named like a case")
+    (base / "ceeeeeeeeee").symlink_to(base / KEYS[3])
+    return LocalHost("hpc", LocalHostSection(type="local", base_dir=str(base)), tmp_path)
+
+
+def test_a_survey_passes_over_all_that_is_not_named_and_shaped_like_a_case(host: LocalHost) -> None:
+    cases = [
+        case(KEYS[0], CaseState.CANCELLED),
+        case(KEYS[1], CaseState.RUNNING),
+        case(KEYS[2], CaseState.DONE, done=("my-archive",)),
+        case("caaaaaaaaab", CaseState.CANCELLED),
+        case("ceeeeeeeeee", CaseState.CANCELLED),
+    ]
+    removable, kept = survey(host, cases, FILED)
+    assert [each.key for each in removable] == [KEYS[0], KEYS[2]]
+    assert [each.key for each in kept] == [KEYS[1], KEYS[3]]
+
+
+def test_a_host_without_a_base_dir_has_nothing_to_clean(tmp_path: Path) -> None:
+    bare = LocalHost("hpc", LocalHostSection(type="local", base_dir=str(tmp_path / "none")), tmp_path)
+    assert survey(bare, [], FILED) == ([], [])
+
+
+def test_removing_takes_one_case_and_leaves_the_rest(host: LocalHost, tmp_path: Path) -> None:
+    remove(host, KEYS[0])
+    base = tmp_path / "base"
+    assert not (base / KEYS[0]).exists()
+    assert all((base / key / "input" / "a.ptn").exists() for key in KEYS[1:])
+    assert list((base / ".mqi").iterdir()) == []
+    remove(host, KEYS[0])
+
+
+def test_a_removal_that_was_cut_off_is_finished_by_the_next(host: LocalHost, tmp_path: Path) -> None:
+    half = tmp_path / "base" / ".mqi" / f"removed-{KEYS[1]}-0000"
+    half.mkdir(parents=True)
+    (half / "left").write_text("x")
+    helper = tmp_path / "base" / ".mqi" / "bin"
+    helper.mkdir()
+    remove(host, KEYS[0])
+    assert list((tmp_path / "base" / ".mqi").iterdir()) == [helper]
+
+
+def test_a_case_that_is_begun_again_during_a_removal_finds_nothing_rather_than_half(host: LocalHost) -> None:
+    layout = RemoteLayout(PurePosixPath(host.base_dir), KEYS[0])
+    seen: list[bool] = []
+
+    class Watching:
+        def __getattr__(self, name: str) -> object:
+            return getattr(inner, name)
+
+        def remove_tree(self, path: PurePosixPath) -> None:
+            if KEYS[0] in path.name:
+                seen.append(inner.stat(layout.root) is None)
+            inner.remove_tree(path)
+
+    class WatchedHost:
+        name = host.name
+        base_dir = host.base_dir
+
+        def files(self) -> object:
+            return self
+
+        def __enter__(self) -> Watching:
+            return Watching()
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    with host.files() as inner:
+        remove(WatchedHost(), KEYS[0])  # type: ignore[arg-type]
+    assert seen == [True]

@@ -1,0 +1,158 @@
+"""The script that looks at a host, run by this machine's shells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from curator import captured
+from curator.captured import A, B
+from curator.machines import FakeSmi
+from mqi_curator.look import Look, read_look, read_sections
+from mqi_curator.look_script import look_command
+
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+def look(
+    base: Path,
+    *gpu_command: str | Path,
+    shell: str = "sh",
+    seconds: float = 5,
+    without: str = "",
+    tmp: Path | None = None,
+) -> Look:
+    """Run the script as a host would, `without` a word of it where a test takes something away."""
+    command = look_command(PurePosixPath(base), [str(each) for each in gpu_command], gpu_timeout=seconds)
+    command[2] = command[2].replace(without, ":") if without else command[2]
+    if tmp is not None:
+        command[2] = command[2].replace("/dev/shm", str(tmp))
+    argv = ["busybox", "sh", *command[1:]] if shell == "busybox" else [shell, *command[1:]]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    sections = read_sections(done.stdout)
+    assert "end" in sections
+    return read_look(sections, gpus_wanted=bool(gpu_command), gpu_timeout=seconds)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_it_tells_load_cores_space_and_gpus_in_one_go(tmp_path: Path, smi: FakeSmi, shell: str) -> None:
+    smi.answers(captured.TWO_A100_MIG_COLUMN, captured.APPS)
+    seen = look(tmp_path, smi.program, shell=shell)
+    assert seen.cores == os.cpu_count()
+    assert seen.load is not None
+    assert seen.total_bytes is not None
+    assert abs(seen.total_bytes - shutil.disk_usage(tmp_path).total) < 1e6
+    assert seen.free_bytes is not None
+    assert seen.free_bytes <= seen.total_bytes
+    assert seen.gpus is not None
+    assert [(gpu.uuid, gpu.processes) for gpu in seen.gpus.gpus] == [(A, (977,)), (B, (12033, 12034))]
+    assert seen.problem == ""
+
+
+def test_a_base_dir_that_is_not_there_yet_tells_the_space_above_it(tmp_path: Path) -> None:
+    assert look(tmp_path / "not" / "yet").total_bytes == look(tmp_path).total_bytes
+
+
+def test_a_base_dir_with_a_shells_own_signs_in_its_name_is_only_a_name(tmp_path: Path) -> None:
+    odd = tmp_path / 'a b\'; touch "$HOME"; $(false) `x`'
+    odd.mkdir()
+    assert look(odd).total_bytes == look(tmp_path).total_bytes
+
+
+def test_a_driver_too_old_for_mig_is_asked_again_without(tmp_path: Path, smi: FakeSmi) -> None:
+    (smi.directory / "old").write_text(captured.OLD_DRIVER)
+    (smi.directory / "refused").write_text(captured.OLD_DRIVER_REFUSES)
+    smi.behaves(
+        "#!/bin/sh\n"
+        f'case "$*" in *mig.mode*) cat {smi.directory}/refused; exit 2;; *query-gpu*) cat {smi.directory}/old;; esac\n'
+    )
+    seen = look(tmp_path, smi.program)
+    assert seen.gpus is not None
+    assert [gpu.name for gpu in seen.gpus.gpus] == ["GeForce GTX TITAN X", "Tesla K80"]
+
+
+def test_a_host_without_the_program_has_no_gpus_and_no_problem(tmp_path: Path) -> None:
+    seen = look(tmp_path, "nvidia-smi-that-is-not-here")
+    assert seen.gpus is not None
+    assert (seen.gpus.gpus, seen.gpus.problem) == ((), "")
+
+
+def test_no_gpu_command_asks_for_none(tmp_path: Path) -> None:
+    assert look(tmp_path).gpus is None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_hung_driver_is_a_problem_and_nothing_of_the_query_is_left(tmp_path: Path, smi: FakeSmi, shell: str) -> None:
+    smi.hangs()
+    began = time.monotonic()
+    seen = look(tmp_path, smi.program, shell=shell, seconds=1, tmp=tmp_path)
+    assert time.monotonic() - began < 6
+    assert seen.gpus is not None
+    assert "hung" in seen.gpus.problem
+    assert seen.load is not None, "the rest is told all the same"
+    assert (smi.directory / "pids").exists()
+    assert smi.left_running() == []
+    assert list(tmp_path.glob("mqi-look.*")) == []
+
+
+def test_a_query_that_cannot_be_killed_is_not_started_again_beside_itself(tmp_path: Path, smi: FakeSmi) -> None:
+    smi.hangs_alone()
+    seen = look(tmp_path, smi.program, seconds=1, without="kill -9", tmp=tmp_path)  # as in uninterruptible sleep
+    assert seen.gpus is not None
+    assert "hung" in seen.gpus.problem
+    (mark,) = tmp_path.glob("mqi-look.*/hung")
+    pid = int(mark.read_text().split()[1])
+
+    began = time.monotonic()
+    for _ in range(3):
+        again = look(tmp_path, smi.program, seconds=5, tmp=tmp_path)
+        assert again.gpus is not None
+        assert "hung" in again.gpus.problem
+    assert time.monotonic() - began < 5, "it waited for a new one"
+
+    os.kill(pid, signal.SIGKILL)
+    smi.behaves(f"#!/bin/sh\ncase $* in *query-gpu*) cat {smi.directory}/gpus;; esac\n")
+    well = look(tmp_path, smi.program, tmp=tmp_path)
+    assert well.gpus is not None
+    assert len(well.gpus.gpus) == 2
+    assert list(tmp_path.glob("mqi-look.*")) == [], "the mark goes with what it marked"
+
+
+def test_a_file_system_that_does_not_answer_is_a_problem_of_the_host(tmp_path: Path, smi: FakeSmi) -> None:
+    bin_directory = tmp_path / "bin"
+    bin_directory.mkdir()
+    (bin_directory / "df").write_text("#!/bin/sh\nsleep 600\n")
+    (bin_directory / "df").chmod(0o755)
+    path = f"{bin_directory}:{os.environ['PATH']}"
+    command = look_command(PurePosixPath(tmp_path), [str(smi.program)], gpu_timeout=1)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": path})
+    seen = read_look(read_sections(done.stdout), gpus_wanted=True, gpu_timeout=1)
+    assert "does not answer" in seen.problem
+    assert seen.gpus is not None
+    assert len(seen.gpus.gpus) == 2, "GPUs are looked at all the same"
+
+
+def test_what_a_login_shell_prints_first_is_passed_over() -> None:
+    text = "Welcome to hpc!\n@mqi is not here\n@mqi load 0\n0.50 0.40 0.30 1/97 8668\n@mqi end 0\n"
+    assert read_look(read_sections(text), gpus_wanted=False, gpu_timeout=5).load == 0.5
+
+
+def test_an_odd_file_system_name_does_not_shift_the_columns() -> None:
+    df = (
+        "Filesystem 1024-blocks Used Available Capacity Mounted on\n"
+        "10.0.0.2:6789:/my share 1000 400 600 40% /scratch dir/mqi\n"
+    )
+    seen = read_look({"disk": ("0", df), "end": ("0", "")}, gpus_wanted=False, gpu_timeout=5)
+    assert (seen.total_bytes, seen.free_bytes) == (1000 * 1024, 600 * 1024)
+
+
+def test_a_disk_that_is_over_its_reserve_has_nothing_free() -> None:
+    df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda1 1000 999 -50 105% /scratch\n"
+    assert read_look({"disk": ("0", df)}, gpus_wanted=False, gpu_timeout=5).free_bytes == 0
