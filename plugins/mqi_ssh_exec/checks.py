@@ -1,0 +1,59 @@
+"""What `mqi doctor` asks of a host that commands run on: a shell, the usual programs, /proc, sessions that outlive us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mqi_cli import Check, CheckContext, Completed, HostError, NoShell, Verdict
+from mqi_ssh_exec.helper import helper_text
+
+
+def check_hosts(ctx: CheckContext) -> list[Check]:
+    """Check each host that a step `run` names."""
+    return [_check(ctx, name) for name in sorted(set(_run_hosts(ctx)))]
+
+
+def _run_hosts(ctx: CheckContext) -> Iterator[str]:
+    for workflow in ctx.workflows.values():
+        for step in workflow.steps:
+            if step.stage.name == "run" and step.host in ctx.hosts:
+                yield step.host
+
+
+def _check(ctx: CheckContext, name: str) -> Check:
+    title = f"runs on {name}"
+    try:
+        # The helper comes on standard input: a check leaves nothing on the host.
+        completed = ctx.host(name).run(["/bin/sh", "-s", "probe"], stdin=helper_text(), timeout=30.0)
+    except NoShell:
+        return Check(
+            title,
+            Verdict.FAIL,
+            "the account takes files but runs no programs",
+            "give it a login shell, or name another host in the run steps",
+        )
+    except HostError as error:
+        return Check(title, Verdict.FAIL, error.message, error.hint or f"mqi host test {name}")
+    return read_probe(title, completed)
+
+
+def read_probe(title: str, completed: Completed) -> Check:
+    """Say what the helper's `probe` found."""
+    lines = completed.text.splitlines()
+    missing = [line.removeprefix("missing=") for line in lines if line.startswith("missing=")]
+    if "probed=1" not in lines:
+        return Check(
+            title, Verdict.FAIL, "/bin/sh there gives no sensible answer", "look at the account's login scripts"
+        )
+    if missing:
+        return Check(
+            title, Verdict.FAIL, f"it lacks {', '.join(missing)}", "install it there (setsid is part of util-linux)"
+        )
+    if "logind=kills" in lines:
+        return Check(
+            title,
+            Verdict.WARN,
+            "systemd-logind ends what a user leaves running (KillUserProcesses): runs would die with the connection",
+            "on that host, as root: loginctl enable-linger, for mqi's account there",
+        )
+    return Check(title, Verdict.OK, "sh, /proc and all programs that a run needs")

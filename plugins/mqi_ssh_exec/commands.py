@@ -1,0 +1,84 @@
+"""The command line `mqi exec …`. Thin; what the commands do is in `watching.py` and in the stage itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+exec_app = typer.Typer(
+    help="Runs on hosts: start one by hand, look at it, read its log, end it.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+_Case = Annotated[
+    str, typer.Argument(metavar="CASE", help="A case: its name, its key, a unique prefix of either, or its directory.")
+]
+_Step = Annotated[str, typer.Argument(metavar="[STEP]", help="Which run step; needed where the case has had several.")]
+_Attempt = Annotated[int | None, typer.Option("--attempt", min=1, help="An earlier attempt. Default: the newest.")]
+
+
+@exec_app.command("run")
+def exec_run(
+    case: _Case, step: Annotated[str, typer.Option("--step", help="Which run step, where there are several.")] = ""
+) -> None:
+    """Run a step in the foreground. Interrupted, the run goes on; the same command takes it up again."""
+    from mqi_cli import Operator, say
+    from mqi_ssh_exec.verdict import span
+
+    facts = Operator.open().perform("run", case, step=step)
+    outputs = f", {facts['outputs']} output files" if "outputs" in facts else ""
+    say(f"exit code 0 after {span(facts['seconds'])}{outputs}")
+
+
+@exec_app.command("status")
+def exec_status(
+    case: _Case,
+    step: _Step = "",
+    attempt: _Attempt = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    format: Annotated[str, typer.Option("--format", help="table, plain, github, tsv, html, …")] = "table",
+) -> None:
+    """Show how a run stands on its host: state, process, machine, time, memory, exit code."""
+    from mqi_cli import Operator
+    from mqi_ssh_exec.watching import show_status
+
+    show_status(Operator.open(), case, step=step, attempt=attempt, json=json, format=format)
+
+
+@exec_app.command("logs")
+def exec_logs(
+    case: _Case,
+    step: _Step = "",
+    attempt: _Attempt = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines; 0 for all.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run is over.")] = False,
+) -> None:
+    """Print what a run has written. Control characters are shown, not obeyed."""
+    from mqi_cli import Operator
+    from mqi_ssh_exec.watching import print_log
+
+    print_log(Operator.open(), case, step=step, attempt=attempt, lines=lines, follow=follow)
+
+
+@exec_app.command("kill")
+def exec_kill(
+    case: _Case,
+    step: _Step = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """End a run with all that it started. Its case is then held; `mqi case cancel` ends the case as well."""
+    from mqi_cli import Clock, Operator, UsageError
+    from mqi_ssh_exec.watching import kill
+
+    def confirmed(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError(f"{question} There is no terminal to ask on", hint="give --yes")
+        return typer.confirm(question)
+
+    kill(Operator.open(), case, step=step, confirmed=confirmed, elapsed=Clock().elapsed)

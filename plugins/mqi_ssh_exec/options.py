@@ -1,0 +1,125 @@
+"""What the operator may write: the section `ssh_exec` and the options of a step `run`, with their checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mqi_cli import Duration, Section, Size, Step, StepOptions
+from mqi_ssh_exec.command import check_command, steps_named, uses
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_BASE_DIR = re.compile(r"[A-Za-z0-9._/~@%+=:,-]+\Z")
+_OURS = ("MQI_JOB", "MQI_RUNNER")  # the marks by which a run's processes are found
+
+
+class SshExecSection(Section):
+    """Running commands: what holds for every step `run` that does not say otherwise."""
+
+    poll: Duration = Field(15.0, gt=0, description="How often a run is looked at; a young one more often.")
+    kill_after: Duration = Field(10.0, description="Time between the request to end (SIGTERM) and the end by force.")
+    log_limit: Size = Field(
+        64_000_000, ge=65_536, description="A run's output beyond it is left out, from the middle of its log."
+    )
+
+
+def _one_line(value: str) -> str:
+    if not value or "\n" in value or "\0" in value:
+        raise ValueError("a text of one line is wanted")
+    return value
+
+
+def _glob(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts or "\0" in value or "\n" in value:
+        raise ValueError("a pattern relative to the work directory is wanted, without `..`")
+    if "**" in value:
+        raise ValueError("`**` means nothing here; name each level, or name the directory: all files in it count")
+    return value
+
+
+def _variable(name: str) -> str:
+    if not _VARIABLE.match(name) or name in _OURS:
+        raise ValueError("not a name that a command's environment may have")
+    return name
+
+
+def _value(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL")
+    return value
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[Annotated[str, AfterValidator(_one_line)], ...], BeforeValidator(_listed)]
+
+
+class RunOptions(StepOptions):
+    """Options of a step `run`."""
+
+    host: str = Field(description="The host that it runs on.")
+    command: str = Field(
+        min_length=1,
+        description="Shell text for /bin/sh; ends at the first line that fails. Placeholders: {input_dir}, {work_dir}, "
+        "{step.NAME}, {case_key}, {part}, {gpu_ids}, {gpu_uuids}; a literal brace is written twice.",
+    )
+    gpus: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="GPUs for each run. It sees these alone (CUDA_VISIBLE_DEVICES), unless its command takes {gpu_ids}.",
+    )
+    time_limit: Duration | None = Field(None, ge=1, description="A run that takes longer is ended, and its case held.")
+    outputs: tuple[Annotated[str, AfterValidator(_glob)], ...] = Field(
+        (), description="Patterns below the work directory; each must match files, none of them empty."
+    )
+    log_must_contain: Texts = Field((), description="Texts that must all be in the log of a run that went well.")
+    log_must_not_contain: Texts = Field((), description="Texts of which none may be in its log.")
+    environment: dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
+        default_factory=dict, description="Variables for the command."
+    )
+    poll: Duration | None = Field(None, gt=0, description="How often a run is looked at. Default: the section's.")
+    kill_after: Duration | None = Field(
+        None, description="Time between the request to end and the end by force. Default: the section's."
+    )
+    log_limit: Size | None = Field(None, ge=65_536, description="How much output is kept. Default: the section's.")
+
+
+def check_run(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each thing that is wrong with a run where it stands in its workflow."""
+    options: RunOptions = steps[index].options  # type: ignore[assignment]
+    problems = [f"`command`: {problem}" for problem in check_command(options.command)]
+    for name in steps_named(options.command):
+        problems += _check_reference(name, steps[:index], options.host)
+    if options.gpus == 0 and uses(options.command, "gpu_ids", "gpu_uuids"):
+        problems.append("`command`: it asks which GPUs it has, but `gpus` is 0")
+    host = hosts.get(options.host)
+    if host is not None and not _BASE_DIR.match(str(host.base_dir)):
+        problems.append(
+            f"`host`: base_dir of {options.host} has characters that a command can't hold safely; "
+            "use letters, digits and . _ / @ % + = : , -"
+        )
+    both = set(options.log_must_contain) & set(options.log_must_not_contain)
+    if both:
+        problems.append("`log_must_contain` and `log_must_not_contain` name the same text")
+    return problems
+
+
+def _check_reference(name: str, earlier: Sequence[Step], host: str) -> list[str]:
+    placeholder = f"`command`: {{step.{name}}}"
+    step = next((each for each in earlier if each.name == name), None)
+    if step is None:
+        names = ", ".join(each.name for each in earlier if each.stage.name == "run") or "none"
+        return [f"{placeholder}: no step before this one has that name (run steps before it: {names})"]
+    if step.stage.name != "run":
+        return [f"{placeholder}: a step {step.stage.name} has no work directory"]
+    if step.host != host:
+        return [f"{placeholder}: it ran on host {step.host}, this one runs on {host}"]
+    return []

@@ -1,0 +1,179 @@
+"""Stage `run`: start a command on the host exactly once, look after it, and judge its end.
+
+Whatever happens to connections and workers, the run goes on by itself; each turn asks its records on the host where
+it stands. An attempt ends here only once nothing of its run lives any more: what is not proven is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePosixPath
+
+from mqi_cli import CaseRef, Done, GiveUp, HostFault, RetryLater, StageContext, Wait
+from mqi_ssh_exec.command import STEP, fill, script, steps_named, uses
+from mqi_ssh_exec.job import HelperFault, Job
+from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
+from mqi_ssh_exec.options import RunOptions, SshExecSection
+from mqi_ssh_exec.scheduler import Order, Place
+from mqi_ssh_exec.verdict import examine, judge, span
+
+AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done in one turn
+FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
+OVERDUE = 60.0  # seconds after which a run that did not end itself at its limit is ended from here
+_GONE = "lost"  # why a run without its runner is ended
+_NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so has started nothing
+
+
+def job_of(ctx: StageContext, *, attempt: int | None = None) -> Job:
+    """Return the run of this attempt, or another, of the context's part."""
+    return Job(ctx.host, Place(ctx.layout.part(ctx.step, ctx.part), attempt or ctx.attempt))
+
+
+def grace_of(ctx: StageContext) -> int:
+    """Return how long a run may take to end when it is asked to, in whole seconds."""
+    options: RunOptions = ctx.options
+    section: SshExecSection = ctx.config
+    return math.ceil(section.kill_after if options.kill_after is None else options.kill_after)
+
+
+def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
+    """Bring the run one turn on."""
+    submitted = ctx.facts.get("submitted") == ctx.attempt
+    try:
+        job = job_of(ctx)
+        status = job.status() if submitted else JobStatus(JobState.NONE)
+        if status.state in (JobState.NONE, JobState.CLAIMED):
+            order = make_order(case, ctx)
+            if not submitted:
+                ctx.remember(submitted=ctx.attempt)
+            status = job.submit(order, wait=AT_ONCE)
+        return _go_on(ctx, job, status)
+    except HostFault as fault:
+        begun = ctx.facts.get("submitted") == ctx.attempt
+        refused = isinstance(fault, HelperFault) and fault.kind in _NOTHING_STARTED
+        if not begun or (refused and not submitted):
+            raise
+        # A failed attempt would free its GPU, and its run may live: ask again instead.
+        return Wait(FAULT_PAUSE, fault.message)
+
+
+def _go_on(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
+    if status.busy:
+        return _wait_for_earlier(ctx, job, status)
+    if status.state is JobState.FINISHED:
+        return _finish(ctx, job, status)
+    if status.state is JobState.LOST:
+        raise RetryLater(
+            "its run vanished without a trace of its end: the host was restarted, or somebody ended all of it",
+            hint=f"mqi exec logs {ctx.layout.key} {ctx.step}",
+        )
+    if status.state is JobState.UNKNOWN:
+        return Wait(FAULT_PAUSE, _elsewhere("the run", ctx, status))
+    if status.state is JobState.HEADLESS:
+        after = job.kill(grace=grace_of(ctx), reason=_GONE, wait=2)
+        note = f"its runner died; {_processes(after.processes)} of the run on {ctx.host.name} are ended first"
+        return Wait(2, note)
+    return _look_after(ctx, job, status)
+
+
+def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
+    options: RunOptions = ctx.options
+    section: SshExecSection = ctx.config
+    if options.time_limit and status.seconds > options.time_limit + grace_of(ctx) + OVERDUE:
+        status = job.kill(grace=grace_of(ctx), reason="time", wait=2)
+    # Young runs are looked at more often, so that a step of two seconds does not take the interval of one of two hours.
+    pause = min(section.poll if options.poll is None else options.poll, max(1.0, status.seconds / 4))
+    if status.asked:
+        note = f"asked to end: {_processes(status.processes)} left on {ctx.host.name}"
+    else:
+        note = f"running for {span(status.seconds)} on {ctx.host.name}"
+    return Wait(pause, note)
+
+
+def _wait_for_earlier(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
+    """End the run of an earlier attempt: its events change nothing any more, and this one may not begin beside it."""
+    if status.state is JobState.UNKNOWN:
+        return Wait(FAULT_PAUSE, _elsewhere(f"the run of attempt {status.attempt}", ctx, status))
+    job.of_attempt(status.attempt).kill(grace=grace_of(ctx), reason="superseded", wait=2)
+    return Wait(2, f"the run of attempt {status.attempt} still lives on {ctx.host.name} and is ended first")
+
+
+def _elsewhere(what: str, ctx: StageContext, status: JobStatus) -> str:
+    node = status.node or "another machine"
+    return f"{what} was started on {node}, which {ctx.host.name} is not now: how it is can only be seen from there"
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def _finish(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
+    options: RunOptions = ctx.options
+    judge(status, options, key=ctx.layout.key, step=ctx.step)
+    found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []
+    outputs = job.outputs(options.outputs) if options.outputs else None
+    if outputs is not None and not outputs.stable:
+        return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
+    return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=ctx.step))
+
+
+def _asks_for_log(options: RunOptions) -> bool:
+    return bool(options.log_must_contain or options.log_must_not_contain)
+
+
+def cancel(case: CaseRef, ctx: StageContext) -> Done | Wait:
+    """End the run, and any of an earlier attempt; done once it is proven that nothing of them lives or ever will."""
+    del case
+    try:
+        for attempt in range(ctx.attempt, 0, -1):
+            status = job_of(ctx, attempt=attempt).kill(grace=grace_of(ctx), reason="cancelled", wait=5)
+            if status.state is JobState.UNKNOWN:
+                return Wait(FAULT_PAUSE, _elsewhere("the run", ctx, status))
+            if status.state not in OVER:
+                return Wait(2, f"{_processes(status.processes)} of the run on {ctx.host.name} have yet to end")
+    except HostFault as fault:
+        return Wait(FAULT_PAUSE, fault.message)  # a failed cancel would be taken for a reason to try again
+    return Done()
+
+
+def make_order(case: CaseRef, ctx: StageContext) -> Order:
+    """Put together what is to run. Raises `GiveUp` where an earlier step's work directory is not known."""
+    options: RunOptions = ctx.options
+    section: SshExecSection = ctx.config
+    layout = ctx.layout
+    uuids = ",".join(gpu.uuid for gpu in ctx.gpus)
+    values = {
+        "input_dir": str(layout.input),
+        "work_dir": str(layout.work(ctx.step, ctx.part, ctx.attempt)),
+        "case_key": case.key,
+        "part": ctx.part,
+        "gpu_ids": ",".join(str(gpu.index) for gpu in ctx.gpus),
+        "gpu_uuids": uuids,
+    }
+    values |= {STEP + name: str(_work_of(ctx, name)) for name in steps_named(options.command)}
+    if len(ctx.gpus) < options.gpus:
+        raise RetryLater(f"it needs {options.gpus} GPUs and was given {len(ctx.gpus)}", hint="mqi gpu list")
+    environment = dict(options.environment)
+    if ctx.gpus:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # numbers as nvidia-smi counts them
+        if not uses(options.command, "gpu_ids"):  # a program that picks by number must see them all
+            environment["CUDA_VISIBLE_DEVICES"] = uuids
+    return Order(
+        script=script(fill(options.command, values), environment),
+        input_dir=layout.input if uses(options.command, "input_dir") else None,
+        time_limit=math.ceil(options.time_limit or 0),
+        kill_after=grace_of(ctx),
+        log_limit=section.log_limit if options.log_limit is None else options.log_limit,
+    )
+
+
+def _work_of(ctx: StageContext, name: str) -> PurePosixPath:
+    """Return the work directory of an earlier step's finished attempt: of the same part, or of a step without parts."""
+    done = [each for each in ctx.earlier if each.step == name and each.part in (ctx.part, "")]
+    if not done:
+        raise GiveUp(
+            f"step {name} has not finished for this case, and the command needs its work directory",
+            hint=f"mqi case rerun {ctx.layout.key}",
+        )
+    best = max(done, key=lambda each: (each.part == ctx.part, each.attempt))
+    return ctx.layout.work(best.step, best.part, best.attempt)

@@ -1,0 +1,178 @@
+"""What `mqi exec` does: show a run, print and follow its log, end it. It looks at the host; it changes no case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mqi_cli import CaseError, Column, Operator, StageContext, UsageError, say, show
+from mqi_ssh_exec.job import Job, LogPiece
+from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
+from mqi_ssh_exec.log_lines import LineReader
+from mqi_ssh_exec.run import grace_of, job_of
+from mqi_ssh_exec.verdict import span
+
+_CHUNK = 256 * 1024  # bytes of a log that are fetched at once
+_TAIL = 1024 * 1024  # bytes in which the last lines are looked for
+_KILL_PATIENCE = 30  # seconds after the end by force until we say what survives it
+_NOTHING = frozenset({JobState.NONE, JobState.CLAIMED})
+_COLUMNS = (
+    Column("step", "step"),
+    Column("attempt", "attempt", "right"),
+    Column("host", "host"),
+    Column("state", "state"),
+    Column("took", "for"),
+    Column("node", "on"),
+    Column("pid", "pid", "right"),
+    Column("processes", "processes", "right"),
+    Column("exit_code", "exit", "right"),
+    Column("log_bytes", "log", "right"),
+)
+
+
+def look_at(operator: Operator, case: str, *, step: str, attempt: int | None) -> tuple[StageContext, Job]:
+    """Return the context and the run of a case's step; the newest attempt's, unless another is named."""
+    _, ctx = operator.stage_context("run", case, step=step)
+    if attempt is not None and not 1 <= attempt <= ctx.attempt:
+        raise UsageError(f"step {ctx.step} has had {ctx.attempt} attempts, and no attempt {attempt}")
+    return ctx, job_of(ctx, attempt=attempt)
+
+
+def show_status(operator: Operator, case: str, *, step: str, attempt: int | None, json: bool, format: str) -> None:
+    """Print how a run stands on its host."""
+    ctx, job = look_at(operator, case, step=step, attempt=attempt)
+    status = job.status()
+    show([status_row(ctx, job, status)], _COLUMNS, json=json, format=format)
+
+
+def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]:
+    """Return a run's state as the command prints it. Times are the host's."""
+    return {
+        "step": ctx.step,
+        "attempt": job.place.attempt,
+        "host": ctx.host.name,
+        "state": _say_state(status),
+        "took": span(status.seconds) if status.started else "",
+        "node": status.node,
+        "pid": status.pid if status.state not in OVER else None,
+        "processes": status.processes if status.state not in OVER else None,
+        "exit_code": status.code,
+        "reason": status.reason,
+        "started": status.started,
+        "ended": status.ended,
+        "seconds": status.seconds,
+        "cpu_seconds": status.cpu_seconds,
+        "peak_memory_bytes": status.peak_memory,
+        "log_bytes": status.log_bytes,
+        "log_complete": status.log_complete,
+    }
+
+
+def _say_state(status: JobStatus) -> str:
+    if status.asked and status.state is JobState.RUNNING:
+        return f"ending ({status.asked})"
+    if status.state is JobState.FINISHED:
+        return "finished" if status.reason == "exit" else f"finished ({status.reason})"
+    return {JobState.NONE: "not begun", JobState.CLAIMED: "not begun"}.get(status.state, str(status.state))
+
+
+def print_log(
+    operator: Operator,
+    case: str,
+    *,
+    step: str,
+    attempt: int | None,
+    lines: int,
+    follow: bool,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Print the last lines of a run's log, and with `follow` what is added until the run is over."""
+    ctx, job = look_at(operator, case, step=step, attempt=attempt)
+    status = job.status()
+    if status.state in _NOTHING:
+        raise CaseError(
+            f"the run of step {ctx.step} has not begun: there is no log yet", hint=f"mqi case why {ctx.layout.key}"
+        )
+    start = max(0, status.log_bytes - _TAIL) if lines else 0
+    reader = LineReader()
+    texts = [text for piece in _read(job, start, status.log_bytes) for text in _lines(reader, piece)]
+    if not follow:
+        texts += reader.end()
+    for text in texts[-lines:] if lines else texts:
+        say(text)
+    if follow:
+        _follow(job, reader, status, pause)
+
+
+def _lines(reader: LineReader, piece: tuple[int, LogPiece]) -> Iterator[str]:
+    left_out, part = piece
+    if left_out:
+        yield from reader.end()
+        yield f"[… {left_out} bytes left out …]"
+    yield from reader.feed(part.data)
+
+
+def _read(job: Job, start: int, end: int) -> Iterator[tuple[int, LogPiece]]:
+    """Read the log from byte `start` to `end`, piece by piece, each with the number of bytes missing before it."""
+    while start < end:
+        piece = job.log(start, size=min(_CHUNK, end - start))
+        if not piece.data:
+            return
+        yield piece.start - start, piece
+        start = piece.start + len(piece.data)
+
+
+def _follow(job: Job, reader: LineReader, status: JobStatus, pause: Callable[[float], None]) -> None:
+    position = status.log_bytes
+    while True:
+        for piece in _read(job, position, status.log_bytes):
+            for text in _lines(reader, piece):
+                say(text)
+        position = max(position, status.log_bytes)
+        if status.state in OVER:
+            break
+        pause(1.0)
+        status = job.status(wait=1)
+    for text in reader.end():
+        say(text)
+
+
+def kill(
+    operator: Operator, case: str, *, step: str, confirmed: Callable[[str], bool], elapsed: Callable[[], float]
+) -> None:
+    """End what runs of a step, of whatever attempt, and say what survived. Raises `CaseError` when something did."""
+    ctx, newest = look_at(operator, case, step=step, attempt=None)
+    living = []
+    for attempt in range(newest.place.attempt, 0, -1):
+        job = newest.of_attempt(attempt)
+        status = job.status()
+        if status.state not in OVER and status.state not in _NOTHING:
+            living.append((job, status))
+    if not living:
+        say(f"nothing of step {ctx.step} runs on {ctx.host.name}")
+        return
+    for job, status in living:
+        took = f", running for {span(status.seconds)}" if status.started else ""
+        if confirmed(f"End the run of step {ctx.step} on {ctx.host.name} (attempt {job.place.attempt}{took})?"):
+            _end(ctx, job, elapsed)
+
+
+def _end(ctx: StageContext, job: Job, elapsed: Callable[[], float]) -> None:
+    grace = grace_of(ctx)
+    begun = elapsed()
+    while True:
+        status = job.kill(grace=grace, reason="operator", wait=2)
+        if status.state in OVER:
+            say(f"ended: nothing of attempt {job.place.attempt} runs on {ctx.host.name}")
+            return
+        if status.state is JobState.UNKNOWN:
+            raise CaseError(
+                f"the run was started on {status.node or 'another machine'} and can't be ended from {ctx.host.name}",
+                hint=f"log in there and look at process {status.pid}",
+            )
+        if elapsed() - begun > grace + _KILL_PATIENCE:
+            raise CaseError(
+                f"{status.processes} processes of the run survive on {ctx.host.name}, though they were ended by force",
+                hint="they hang in the kernel (a dead file system, a sick GPU driver) or belong to another user",
+            )
