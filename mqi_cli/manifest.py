@@ -73,9 +73,11 @@ class Manifest:
 
     def checksums(self) -> bytes:
         """Return the text that `sha256sum -c` reads."""
-        return b"".join(
-            each.sha256.encode() + b"  " + each.path.encode("utf-8", "surrogateescape") + b"\n" for each in self.files
-        )
+        lines = []
+        for each in self.files:
+            path = "./-" if each.path == "-" else each.path  # a bare dash would be standard input
+            lines.append(each.sha256.encode() + b"  " + path.encode("utf-8", "surrogateescape") + b"\n")
+        return b"".join(lines)
 
 
 def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
@@ -192,7 +194,9 @@ def build_manifest(
 def parse_checksums(data: bytes) -> dict[str, str]:
     """Read `sha256sum` text: path to hash. Raises `Unfit` for a line that is none, an absolute path or one with `..`."""
     found: dict[str, str] = {}
-    for number, line in enumerate(data.decode("utf-8", "surrogateescape").splitlines(), 1):
+    text = data.decode("utf-8", "surrogateescape")
+    for number, ended in enumerate(text.split("\n"), 1):  # not splitlines: a name may hold U+2028, to it a line break
+        line = ended.removesuffix("\r")
         if not line.strip():
             continue
         digest, gap, path = line[:64].lower(), line[64:66], line[66:]
