@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mqi_cli.discovery import switch_off
 from mqi_cli.errors import PluginError
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ _T = TypeVar("_T")
 def breach(plugin: str, what: str) -> PluginError:
     """Build the error for a plugin that breaks the contract, with the way to go on without it."""
     return PluginError(f"plugin '{plugin}': {what}", hint=switch_off(plugin))
-
-
-def switch_off(plugin: str) -> str:
-    """Say how to go on without a plugin."""
-    return f"to go on without it: `plugins: {{disable: [{plugin}]}}` in mqi.yaml, or MQI_DISABLE_PLUGINS={plugin}"
 
 
 def sections(value: Any, plugin: str) -> tuple[ConfigSection, ...]:

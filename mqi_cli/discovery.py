@@ -24,6 +24,16 @@ class PluginInfo:
     state: str = "ok"
     problem: str = ""
 
+    @property
+    def hint(self) -> str:
+        """Say how to go on without it."""
+        return switch_off(self.name)
+
+
+def switch_off(plugin: str) -> str:
+    """Say how to go on without a plugin."""
+    return f"to go on without it: `plugins: {{disable: [{plugin}]}}` in mqi.yaml, or MQI_DISABLE_PLUGINS={plugin}"
+
 
 def discover(
     points: Iterable[importlib.metadata.EntryPoint] | None = None,
@@ -40,7 +50,7 @@ def discover(
         name, version = distributions.get(id(point.dist), ("", ""))
         info = PluginInfo(point.name, name, version, point.value)
         other = found.setdefault(point.name, (info, point))[0]
-        if other is not info and (other.module, other.distribution) != (info.module, info.distribution):
+        if other.module != info.module:
             raise PluginError(
                 f"two plugins are named '{info.name}': {other.module} of {other.distribution or 'no distribution'} "
                 f"and {info.module} of {info.distribution or 'no distribution'}",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from mqi_cli import contract, hookspecs
-from mqi_cli.contract import breach, switch_off
+from mqi_cli.contract import breach
 from mqi_cli.discovery import PluginInfo, discover
 from mqi_cli.errors import PluginError
 
@@ -152,7 +152,7 @@ class Plugins:
         except Exception as error:  # noqa: BLE001 a plugin's own code: its failure is one line of the doctor
             self._trace(error)
             text = f"its check failed: {contract.one_line(error)}"
-            return [Check(f"plugin {info.name}", Verdict.WARN, text, switch_off(info.name))]
+            return [Check(f"plugin {info.name}", Verdict.WARN, text, info.hint)]
 
     def add_commands(self, app: typer.Typer, *, taken: Collection[str] = ()) -> None:
         """Add every plugin's commands to the command line.
