@@ -24,27 +24,20 @@ def rounds(
 ) -> Round:
     """Do one round, or as many as it takes to have looked at and read everything; with `wait` until nothing settles.
 
-    Returns the last round, with all cases that the rounds found complete.
+    Returns the last round, with all cases that the rounds found complete. Ctrl-C during a round ends it early.
     """
     scan = scan or the_scan()
-    scan.only = source
     interval = operator.section("scanner").interval
     complete = {}
-    try:
-        while True:
-            operator.patrol("scan")
-            for seen in scan.round.complete:
-                complete[seen.source, seen.name] = seen
-            settling = [each for each in scan.round.open.values() if each.stand is not Stand.PROBLEM]
-            if not scan.round.left:
-                if not (wait and settling):
-                    break
-                pause(min(interval, BETWEEN) if interval else BETWEEN)
-    except KeyboardInterrupt:
-        if not wait:
-            raise
-    finally:
-        scan.only = ""
+    while True:
+        operator.patrol("scan", only=source)
+        for seen in scan.round.complete:
+            complete[seen.source, seen.name] = seen
+        settling = any(each.stand is not Stand.PROBLEM for each in scan.round.open.values())
+        if scan.round.stopped or not (scan.round.left or (wait and settling)):
+            break
+        if not scan.round.left:
+            pause(min(interval, BETWEEN) if interval else BETWEEN)
     scan.round.complete = list(complete.values())
     return scan.round
 

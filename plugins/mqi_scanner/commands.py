@@ -9,7 +9,7 @@ import typer
 
 def add_commands(app: typer.Typer) -> None:
     """Add `mqi scan`."""
-    app.command("scan")(scan)
+    app.command("scan", context_settings={"help_option_names": ["-h", "--help"]})(scan)
 
 
 def scan(

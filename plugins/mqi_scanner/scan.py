@@ -50,13 +50,13 @@ class Round:
     open: dict[tuple[str, str], Judgement] = field(default_factory=dict)
     vanished: int = 0
     left: int = 0  # cases that the round had no time for, or has begun to read
+    stopped: bool = False  # somebody asked the process to end
 
 
 class Scan:
     """The patrol. One object serves a process: it remembers each case between rounds."""
 
     def __init__(self) -> None:
-        self.only: str = ""  # restricts the rounds to one source, by hand
         self.round = Round()
         self._memory: dict[tuple[str, str], Memory] = {}
         self._clear: set[str] = set()  # alert topics known not to be active
@@ -65,12 +65,13 @@ class Scan:
     def __call__(self, ctx: PatrolContext) -> None:
         """Do one round. Looking and reading may each take about one interval; what is left goes on in the next round."""
         self.round = Round()
-        sources = [each for each in ctx.sources if not each.complete_when.manual and self.only in ("", each.name)]
+        sources = [each for each in ctx.sources if not each.complete_when.manual]
         self._turn += 1
         first = self._turn % len(sources) if sources else 0
         places = [place for source in sources[first:] + sources[:first] for place in self._places(ctx, source)]
         readable = self._look(ctx, places)
         self._read(ctx, readable)
+        self.round.stopped = ctx.stopping()
 
     # --- which cases there are
 

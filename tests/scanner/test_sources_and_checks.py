@@ -176,10 +176,13 @@ class HandOperator:
     def section(self, name: str) -> Any:
         return self.world.ctx.config
 
-    def patrol(self, name: str) -> list[Any]:
+    def patrol(self, name: str, *, only: str = "") -> list[Any]:
         self.rounds += 1
         assert self.rounds < 50
+        everything = list(self.world.ctx.sources)
+        self.world.ctx.sources[:] = [each for each in everything if only in ("", each.name)]
         found: list[Any] = self.world.look()
+        self.world.ctx.sources[:] = everything
         return found
 
     def pass_time(self, seconds: float) -> None:
@@ -223,4 +226,12 @@ def test_by_hand_one_source_is_looked_at_alone(world: Any, tmp_path: Path) -> No
     world.write("c1/a")
     rounds(HandOperator(world), source="other", scan=world.scan)
     assert list(world.ctx.rows) == ["x"]
-    assert world.scan.only == ""
+
+
+def test_by_hand_ctrl_c_ends_the_waiting(world: Any) -> None:
+    world.write("c1/a")
+    world.ctx.stop = True
+    operator = HandOperator(world)
+    last = rounds(operator, wait=True, scan=world.scan)
+    assert operator.rounds == 1
+    assert last.left == 1

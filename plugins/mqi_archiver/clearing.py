@@ -1,0 +1,39 @@
+"""Removing a case from its hosts, once everything that is worth keeping is proven to lie elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mqi_cli import KEY_PATTERN, CaseRef, GiveUp, HostFault, RemoteLayout, StageContext
+
+
+def hosts_of(ctx: StageContext) -> list[str]:
+    """Return the hosts that the workflow's steps work on, in order."""
+    return list(dict.fromkeys(step.host for step in ctx.workflow.steps if step.host))
+
+
+def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str]) -> list[str]:
+    """Remove the case's directory from every host that is not `done` yet, remembering each; return all that are.
+
+    Raises `HostError`s as they come: the hosts that are left are cleared by a later turn.
+    """
+    if not KEY_PATTERN.match(case.key):  # an empty key would name the base directory itself
+        raise GiveUp("this case has no key that names a directory of its own on a host")
+    cleared = list(done)
+    for name in hosts_of(ctx):
+        if name in cleared:
+            continue
+        host = ctx.host_named(name)
+        root = RemoteLayout(host.base_dir, case.key).root
+        with host.files() as files:
+            there = files.stat(root)
+            if there is not None and not there.is_dir:
+                raise GiveUp(f"what has this case's name on {name} is not a directory, so it is left as it is")
+            if there is not None:
+                files.remove_tree(root)
+                if files.stat(root) is not None:
+                    raise HostFault("the case's directory is still there after it was removed", host=name)
+        cleared.append(name)
+        ctx.remember(cleared=cleared)
+        ctx.log.info("nothing of it is left on %s", name)
+    return cleared
