@@ -27,10 +27,12 @@ def check_config(config: Config, plugins: Plugins) -> Iterator[Check]:
         f"{len(config.hosts)} hosts, {len(config.sources)} sources, {len(config.workflows)} workflows in {config.file}"
     )
     yield Check("config", Verdict.OK, counts)
+    for warning in config.warnings:
+        yield Check("config", Verdict.WARN, warning, "mqi config check")
     mode = _mode(config.file)
-    if mode is not None and mode & 0o022:
-        text = f"others may change {config.file} (mode {mode:o}), and so what is run"
-        yield Check("config: mode", Verdict.FAIL, text, f"chmod go-w {config.file}")
+    if mode is not None and mode & 0o020:  # reading it refuses one that everybody may change
+        text = f"its group may change {config.file} (mode {mode:o}), and so what is run"
+        yield Check("config: mode", Verdict.WARN, text, f"chmod g-w {config.file}, unless the group is the operators'")
 
 
 def check_plugins(config: Config, plugins: Plugins) -> Iterator[Check]:

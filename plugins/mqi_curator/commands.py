@@ -21,18 +21,19 @@ host_app = typer.Typer(
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Format = Annotated[str, typer.Option("--format", help="table, plain, github, tsv, html, …")]
+_Look = Annotated[bool, typer.Option("--look", "-l", help="Look at all hosts first, as the daemon does by itself.")]
 _Gpu = Annotated[str, typer.Argument(metavar="GPU", help="Its UUID, the beginning of one, or host:index.")]
 _Host = Annotated[str, typer.Argument(metavar="HOST", help="A host of the config.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @gpu_app.command("list")
-def gpu_list(json: _Json = False, format: _Format = "table") -> None:
+def gpu_list(look: _Look = False, json: _Json = False, format: _Format = "table") -> None:
     """List the GPUs of all hosts: memory, use, temperature, processes, who has them."""
     from mqi_cli import Clock, Operator
     from mqi_curator.gpu_commands import list_gpus
 
-    list_gpus(Operator.open(), now=Clock().now(), json=json, format=format)
+    list_gpus(Operator.open(), look=look, now=Clock().now(), json=json, format=format)
 
 
 @gpu_app.command("hold")
@@ -54,12 +55,12 @@ def gpu_release(gpu: _Gpu) -> None:
 
 
 @host_app.command("list")
-def host_list(json: _Json = False, format: _Format = "table") -> None:
+def host_list(look: _Look = False, json: _Json = False, format: _Format = "table") -> None:
     """List the hosts of the config with what was last seen of them."""
     from mqi_cli import Clock, Operator
     from mqi_curator.host_commands import list_hosts
 
-    list_hosts(Operator.open(), now=Clock().now(), json=json, format=format)
+    list_hosts(Operator.open(), look=look, now=Clock().now(), json=json, format=format)
 
 
 @host_app.command("test")

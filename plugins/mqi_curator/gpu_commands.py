@@ -22,11 +22,13 @@ _COLUMNS = (
 )
 
 
-def list_gpus(operator: Operator, *, now: float, json: bool, format: str) -> None:
-    """Print every GPU that is known."""
+def list_gpus(operator: Operator, *, look: bool, now: float, json: bool, format: str) -> None:
+    """Print every GPU that is known, after a look at all hosts where one is asked for."""
+    if look:
+        operator.patrol("hosts")
     rows = operator.gpus()
     shown = rows if json else [_cells(row, now) for row in rows]
-    show(shown, _COLUMNS, json=json, format=format, empty="No GPU was seen yet. To look now: mqi host test HOST")
+    show(shown, _COLUMNS, json=json, format=format, empty="No GPU was seen. To look now: mqi gpu list --look")
 
 
 def hold_gpu(operator: Operator, text: str, *, hold: bool) -> None:

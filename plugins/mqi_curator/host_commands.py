@@ -10,7 +10,7 @@ from mqi_curator.cleaning import Kept, Removable, judge, remove, survey
 from mqi_curator.config import CuratorSection
 from mqi_curator.trial import Trial, try_host
 from mqi_curator.trust import trust_key
-from mqi_curator.wording import ago, gigabytes
+from mqi_curator.wording import ago, directories, gigabytes
 
 _COLUMNS = (
     Column("name", "host"),
@@ -34,16 +34,18 @@ _TRIAL_COLUMNS = (
 _GLYPHS = {Verdict.OK: "ok  ", Verdict.WARN: "warn", Verdict.FAIL: "FAIL"}
 
 
-def list_hosts(operator: Operator, *, now: float, json: bool, format: str) -> None:
-    """Print every host of the config with what was last seen of it. Connects to none."""
-    rows = [_host_row(operator, row, now) for row in operator.hosts()]
-    show(rows, _COLUMNS, json=json, format=format, empty="The config has no hosts. To begin: mqi config init")
+def list_hosts(operator: Operator, *, look: bool, now: float, json: bool, format: str) -> None:
+    """Print every host of the config with what was last seen of it. Connects to none, unless it is to look first."""
+    if look:
+        operator.patrol("hosts")
+    rows = [{**row, "where": operator.host(row["name"]).describe()} for row in operator.hosts()]
+    shown = rows if json else [_cells(row, now) for row in rows]
+    show(shown, _COLUMNS, json=json, format=format, empty="The config has no hosts. To begin: mqi init")
 
 
-def _host_row(operator: Operator, row: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _cells(row: Mapping[str, Any], now: float) -> dict[str, Any]:
     return {
         **row,
-        "where": operator.host(row["name"]).describe(),
         "free": gigabytes(row["free_bytes"]),
         "seen": ago(row["seen_at"], now),
         "running": f"{row['jobs']}/{row['jobs_limit']}",
@@ -105,11 +107,11 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
         say(f"There is nothing to remove on {name}.")
         return
     if dry_run:
-        say(f"{len(removable)} case directories would be removed on {name}; nothing was changed.")
+        say(f"Would be removed on {name}: {directories(len(removable))}. Nothing was changed.")
         return
-    _confirm(f"Remove {len(removable)} case directories on {name}? Type yes", yes=yes, ask=ask)
+    _confirm(f"Remove {directories(len(removable))} on {name}? Type yes", yes=yes, ask=ask)
     removed = sum(_remove(operator, host, each) for each in removable)
-    say(f"{removed} case directories were removed on {name}.")
+    say(f"Removed on {name}: {directories(removed)}.")
 
 
 def _remove(operator: Operator, host: Host, going: Removable) -> bool:

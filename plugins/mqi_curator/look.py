@@ -96,8 +96,13 @@ def _skew(text: str, *, asked_at: float, answered_at: float) -> float | None:
 def _problem(sections: Sections) -> str:
     if "nowhere" in sections:
         return "neither /dev/shm nor the directory for temporary files can be written"
-    if sections.get("disk", ("", ""))[0] == "hung":
+    status, disk = sections.get("disk", ("", ""))
+    if status == "hung":
         return "the file system of base_dir does not answer"
+    if disk.startswith("no directory"):
+        return "base_dir, or what lies above it, is not a directory"
+    if disk.startswith("not writable"):
+        return "base_dir can't be written"
     return ""
 
 

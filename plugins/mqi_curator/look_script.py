@@ -15,10 +15,13 @@ from pathlib import PurePosixPath
 
 from mqi_curator.gpus import APP_QUERY, GPU_QUERY, OLD_GPU_QUERY
 
-# base_dir is made by the first upload: until then the nearest directory above it tells the space.
+# base_dir is made by the first upload: until then the nearest place above it tells the space.
 _DISK = """
 place=$1
-while [ ! -d "$place" ] && [ "$place" != / ]; do place=$(dirname "$place"); done
+while [ ! -e "$place" ] && [ "$place" != / ]; do place=$(dirname "$place"); done
+if [ ! -d "$place" ]; then echo "no directory"
+elif [ ! -w "$place" ] || [ ! -x "$place" ]; then echo "not writable"
+fi
 df -Pk "$place"
 """
 

@@ -17,3 +17,8 @@ def ago(at: float | None, now: float) -> str:
 def gigabytes(count: int | None) -> str:
     """Return bytes in GB."""
     return "" if count is None else f"{count / 1e9:.1f} GB"
+
+
+def directories(count: int) -> str:
+    """Return a number of case directories."""
+    return "1 case directory" if count == 1 else f"{count} case directories"

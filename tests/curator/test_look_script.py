@@ -34,7 +34,7 @@ def look(
     if tmp is not None:
         command[2] = command[2].replace("/dev/shm", str(tmp))
     argv = ["busybox", "sh", *command[1:]] if shell == "busybox" else [shell, *command[1:]]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, user=user)
     assert done.stderr == ""
     sections = read_sections(done.stdout)
     assert "end" in sections
@@ -58,6 +58,14 @@ def test_it_tells_load_cores_space_and_gpus_in_one_go(tmp_path: Path, smi: FakeS
 
 def test_a_base_dir_that_is_not_there_yet_tells_the_space_above_it(tmp_path: Path) -> None:
     assert look(tmp_path / "not" / "yet").total_bytes == look(tmp_path).total_bytes
+
+
+def test_a_base_dir_that_can_not_be_is_a_problem_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "not a directory" in look(tmp_path / "file" / "base").problem
+    assert "not a directory" in look(tmp_path / "file").problem
+    nobody = "nobody" if os.geteuid() == 0 else None  # root may write everywhere
+    assert "can't be written" in look(Path("/usr/mqi-base"), user=nobody).problem
 
 
 def test_a_base_dir_with_a_shells_own_signs_in_its_name_is_only_a_name(tmp_path: Path) -> None:
