@@ -1,0 +1,286 @@
+"""RabbitMQ, 3.10 to 4.x: the broker contract on quorum queues.
+
+A lane is the queue `<prefix>.<lane>`, its dead letters the queue `<prefix>.<lane>.dead`. One thread of this process
+does all the I/O, over two connections: an alarm on the broker blocks the one that publishes, and acknowledgements
+still pass on the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from mqi_cli.broker.amqp.channel import Arrival, Channel, Letter
+from mqi_cli.broker.amqp.line import DEAD, RETRY_FIRST, Line
+from mqi_cli.broker.amqp.login import read_login
+from mqi_cli.broker.amqp.post import Post
+from mqi_cli.broker.amqp.refusals import REACH_HINT
+from mqi_cli.broker.base import DELIVERY_LIMIT, DeadLetter, Delivery, LaneDepth, Outgoing
+from mqi_cli.clock import Clock
+from mqi_cli.config.model import BrokerSection
+from mqi_cli.errors import BrokerUnreachable
+
+BATCH = 500  # letters that are on the way before their confirmations are waited for
+PATIENCE_SECONDS = 5.0  # a `take` waits at least so long for a connection to come up
+REASON_LIMIT = 1000  # characters
+
+_T = TypeVar("_T")
+
+
+class RabbitBroker:
+    """The five verbs on RabbitMQ. Connects when the first of them is called."""
+
+    def __init__(
+        self, section: BrokerSection, *, clock: Clock | None = None, spread: Callable[[], float] = random.random
+    ) -> None:
+        self._login = read_login(section)
+        self._prefix = section.prefix
+        self._clock = clock or Clock()
+        self._start_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        # The rest belongs to the I/O thread.
+        self._publishing = Line(self._login, "publishes", spread)
+        self._taking = Line(self._login, "takes", spread)
+        self._posts: dict[str, Post] = {}
+        self._posting = asyncio.Lock()
+        self._closing = asyncio.Event()
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Publish and wait until the broker has every message on disk. Ids are not compared: a repeat comes twice."""
+        letters = [Letter(self._queue(each.lane), each.id, each.body, at=self._clock.now()) for each in messages]
+        self._run(self._publish([each.lane for each in messages], letters))
+
+    def take(self, lane: str, *, timeout: float) -> Delivery | None:
+        """Take a lane's next message, waiting for one, and for the broker, up to `timeout` seconds. None also when closed meanwhile."""
+        arrival = self._run(self._take(lane, timeout))
+        return _delivery(lane, arrival) if arrival else None
+
+    def ack(self, delivery: Delivery) -> None:
+        """Tell the broker that a message is dealt with."""
+        arrival = _arrival_of(delivery)
+        self._run(self._settle(arrival, requeue=False))
+
+    def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
+        """Put a message among the dead letters, with the reason in a header, or back into its lane."""
+        arrival = _arrival_of(delivery)
+        if not requeue:
+            # The copy first: dying in between makes two of it rather than none.
+            now = self._clock.now()
+            headers = {
+                "x-mqi-reason": reason[:REASON_LIMIT],
+                "x-mqi-at-ms": round(now * 1000),
+            }  # pika carries no floats
+            letter = Letter(self._queue(delivery.lane) + DEAD, delivery.id, delivery.body, headers, now)
+            self._run(self._publish([delivery.lane], [letter]))
+        self._run(self._settle(arrival, requeue=requeue))
+
+    def depth(self, lane: str) -> LaneDepth:
+        """Count a lane's messages. The protocol doesn't tell what others have taken: `taken` is this object's own."""
+        return self._run(self._depth(lane))
+
+    def dead(self, lane: str, *, limit: int = 1000) -> list[DeadLetter]:
+        """Read a lane's dead letters, oldest first. Who looks at the same moment may see fewer."""
+        arrivals = self._run(self._look_at_dead(lane, limit))
+        return [_dead_letter(lane, each) for each in arrivals]
+
+    def drop_dead(self, lane: str, message_id: str) -> bool:
+        """Remove one dead letter."""
+        return self._run(self._drop_dead(lane, message_id))
+
+    def close(self) -> None:
+        """End the connections, upon which the broker has back what was taken; a thread that waits in `take` gets None."""
+        with self._start_lock:
+            if self._closed:
+                return
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Have the I/O thread do something and wait for it. Every such thing ends within limits of its own."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        except BrokerUnreachable:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except CancelledError:
+            raise _closed() from None
+        except BaseException:
+            future.cancel()  # interrupted from the keyboard, say: the I/O thread puts back what it was given
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._start_lock:
+            if self._closed:
+                raise _closed()
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_turn, args=(self._loop,), name="rabbitmq", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    async def _publish(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
+        queues = [self._queue(lane) for lane in dict.fromkeys(lanes)]
+        for start in range(0, len(letters), BATCH):
+            returned = await self._publish_batch(queues, letters[start : start + BATCH])
+            if returned:  # a queue was deleted since it was declared
+                self._publishing.forget_queues()
+                returned = await self._publish_batch(queues, returned)
+            if returned:
+                raise BrokerUnreachable(
+                    f"the broker {self._login.place} has no queue for {len(returned)} messages, though it was just made",
+                    hint="look who deletes the queues: rabbitmqctl list_queues",
+                )
+
+    async def _publish_batch(self, queues: Iterable[str], letters: Sequence[Letter]) -> list[Letter]:
+        for queue in queues:
+            await self._publishing.declare(queue)
+        channel = await self._publishing.confirming()
+        returned = await channel.publish(letters)
+        return [each for each in letters if each.id in returned]
+
+    async def _take(self, lane: str, timeout: float) -> Arrival | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while not self._closing.is_set():
+            try:
+                post = await self._post_in_time(lane, deadline)
+                return await post.take(deadline, stop=self._closing)
+            except BrokerUnreachable:
+                # Tried again here, rather than by every caller, as long as there is time.
+                self._taking.forget_queues()
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), min(left, self._taking.pause() or RETRY_FIRST))
+        return None
+
+    async def _post_in_time(self, lane: str, deadline: float) -> Post:
+        try:
+            async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + PATIENCE_SECONDS)):
+                return await self._post(lane)
+        except TimeoutError:
+            raise BrokerUnreachable(f"the broker {self._login.place} does not answer", hint=REACH_HINT) from None
+
+    async def _post(self, lane: str) -> Post:
+        queue = self._queue(lane)
+        await self._taking.declare(queue)
+        connection = await self._taking.connection()
+        async with self._posting:
+            post = self._posts.get(lane)
+            if post is None or post.channel.ended:
+                post = self._posts[lane] = Post(queue, await connection.channel())
+            return post
+
+    async def _settle(self, arrival: Arrival, *, requeue: bool) -> None:
+        arrival.channel.settle(arrival.tag, requeue=requeue)
+
+    async def _depth(self, lane: str) -> LaneDepth:
+        queue = self._queue(lane)
+        await self._taking.declare(queue)
+        channel = await (await self._taking.connection()).channel()
+        ready, dead = await channel.look(queue), await channel.look(queue + DEAD)
+        await channel.close()
+        post = self._posts.get(lane)
+        return LaneDepth(ready=ready, taken=len(post.channel.unsettled) if post else 0, dead=dead)
+
+    async def _look_at_dead(self, lane: str, limit: int) -> list[Arrival]:
+        async def look(channel: Channel, queue: str) -> list[Arrival]:
+            arrivals: list[Arrival] = []
+            while len(arrivals) < limit and (arrival := await channel.get(queue)):
+                arrivals.append(arrival)
+            return arrivals
+
+        return await self._with_dead(lane, look)
+
+    async def _drop_dead(self, lane: str, message_id: str) -> bool:
+        async def drop(channel: Channel, queue: str) -> bool:
+            while arrival := await channel.get(queue):
+                if _id_of(arrival) == message_id:
+                    channel.settle(arrival.tag)
+                    return True
+            return False
+
+        return await self._with_dead(lane, drop)
+
+    async def _with_dead(self, lane: str, work: Callable[[Channel, str], Coroutine[Any, Any, _T]]) -> _T:
+        """Do something on a channel of its own, upon whose end all goes back that was got and not settled."""
+        queue = self._queue(lane)
+        await self._taking.declare(queue)
+        channel = await (await self._taking.connection()).channel()
+        try:
+            return await work(channel, queue + DEAD)
+        finally:
+            for tag in sorted(channel.unsettled):
+                channel.settle(tag, requeue=True)
+            await channel.close()
+
+    async def _shut(self) -> None:
+        self._closing.set()
+        await self._publishing.close()
+        await self._taking.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, late = await asyncio.wait(others, timeout=1.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _queue(self, lane: str) -> str:
+        return f"{self._prefix}.{lane}"
+
+
+def _delivery(lane: str, arrival: Arrival) -> Delivery:
+    return Delivery(
+        lane=lane, id=_id_of(arrival), body=arrival.letter.body, redelivered=arrival.redelivered, receipt=arrival
+    )
+
+
+def _dead_letter(lane: str, arrival: Arrival) -> DeadLetter:
+    headers = arrival.letter.headers
+    reason, at = headers.get("x-mqi-reason"), headers.get("x-mqi-at-ms")
+    if reason is None:  # the broker's own doing
+        death = (headers.get("x-death") or [{}])[0]
+        why = str(death.get("reason", "unknown"))
+        reason = f"taken {DELIVERY_LIMIT} times and never settled" if why == "delivery_limit" else f"RabbitMQ: {why}"
+        at = death["time"].timestamp() * 1000 if "time" in death else None
+    seconds = at / 1000 if isinstance(at, int | float) else float(arrival.letter.at)
+    return DeadLetter(id=_id_of(arrival), lane=lane, body=arrival.letter.body, reason=str(reason), at=seconds)
+
+
+def _id_of(arrival: Arrival) -> str:
+    """Return the message's id; for a foreign one without an id, one that stays the same."""
+    return arrival.letter.id or "unnamed-" + hashlib.sha256(arrival.letter.body).hexdigest()[:16]
+
+
+def _arrival_of(delivery: Delivery) -> Arrival:
+    if not isinstance(delivery.receipt, Arrival):
+        raise TypeError("not a delivery of RabbitMQ")
+    return delivery.receipt
+
+
+def _closed() -> BrokerUnreachable:
+    return BrokerUnreachable("this connection to the broker was closed", hint="open a new one")
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
