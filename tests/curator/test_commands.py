@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from curator import captured
 from curator.captured import A, B
 from curator.machines import FakeSmi
-
 from mqi_cli import UsageError
 from mqi_cli.hosts.sshd import OpenSSHServer, make_key
 from mqi_curator.gpu_commands import find_gpu

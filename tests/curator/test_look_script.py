@@ -27,6 +27,7 @@ def look(
     seconds: float = 5,
     without: str = "",
     tmp: Path | None = None,
+    user: str | None = None,
 ) -> Look:
     """Run the script as a host would, `without` a word of it where a test takes something away."""
     command = look_command(PurePosixPath(base), [str(each) for each in gpu_command], gpu_timeout=seconds)
