@@ -6,6 +6,7 @@ writes, takes an early end of a file for its end, can't send a name that is not 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from typing import Protocol
@@ -110,7 +111,8 @@ class SftpSession:
     def close(self) -> None:
         """End the session and its channel; the server closes what was left open."""
         self.broken = True
-        self._channel.close()
+        with contextlib.suppress(OSError, EOFError):  # a broken connection can't be told of the end
+            self._channel.close()
 
     def _greet(self) -> None:
         self._send_all(struct.pack(">IBI", 5, Ask.INIT, VERSION))

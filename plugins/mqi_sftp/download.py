@@ -24,7 +24,7 @@ from mqi_cli import (
 from mqi_sftp.fetch import Fetcher, plan_fetch, room_missing
 from mqi_sftp.landing import Landing, WriteFailed
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import SPARE, Fence, compare
+from mqi_sftp.plan import SPARE, Fence, compare, directories_of
 from mqi_sftp.prove import hash_tree
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 from mqi_sftp.tree import Tree, walk
@@ -94,7 +94,7 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
             return Wait(LOOK_AGAIN, f"the disk for the results has {missing / 1e6:.1f} MB too little room")
         meter.done = plan.kept_bytes
         mtimes = {each.path: each.mtime_ns // 10**9 for each in results.tree.files}
-        Fetcher(files, origin.directory, landing, mtimes, meter).carry_out(plan, results.manifest.empty_dirs)
+        Fetcher(files, origin.directory, landing, mtimes, meter).carry_out(plan, directories_of(results.manifest))
         if walk(files, origin.directory, alive=meter.alive).entries != results.tree.entries:
             raise RetryLater(
                 "the results changed on the host while they were fetched", hint="does a program still write there?"

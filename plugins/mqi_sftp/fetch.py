@@ -79,13 +79,14 @@ class Fetcher:
     mtimes: dict[str, int]
     meter: Meter
 
-    def carry_out(self, plan: FetchPlan, empty_dirs: Sequence[str]) -> None:
+    def carry_out(self, plan: FetchPlan, directories: Sequence[str]) -> None:
         """Make the landing directory hold the manifest. Raises `RetryLater` when a file is not what was hashed."""
         self.landing.drop(plan.drop)
+        for path in directories:
+            # parents come first; a landing directory that a later turn took over is not made again
+            (self.landing.results / path).mkdir(exist_ok=True)
         for each in plan.fetch:
             self._fetch(each)
-        for path in empty_dirs:
-            (self.landing.results / path).mkdir(parents=True, exist_ok=True)
 
     def _fetch(self, file: ManifestFile) -> None:
         self.meter.begin(file.path)

@@ -123,12 +123,10 @@ class Landing:
         return self.path / "arriving" / "file"
 
     def keep_file(self, path: str, *, mtime: int) -> None:
-        """Give the file that has arrived its name among the results."""
-        target = self.results / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        """Give the file that has arrived its name among the results; its directory is there."""
         self.arriving.chmod(FILE_MODE)
         os.utime(self.arriving, (mtime, mtime))
-        self.arriving.rename(target)
+        self.arriving.rename(self.results / path)
 
     def drop(self, paths: Sequence[str]) -> None:
         """Remove files and directories among the results that do not belong there."""

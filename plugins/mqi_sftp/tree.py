@@ -71,6 +71,8 @@ def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | 
 
 
 def _problem(item: RemoteEntry, depth: int) -> str:
+    if "/" in item.name or item.name in ("", ".", ".."):
+        return "names that lead elsewhere"  # hosts refuse them; this stands for a kind of host that does not
     if not (item.is_dir or item.is_file):
         return "symbolic links" if stat.S_ISLNK(item.mode) else "special files (FIFO, socket or device)"
     # the same rule as for what goes up: such names can't be written in a checksum file as they are

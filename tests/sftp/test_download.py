@@ -1,0 +1,401 @@
+"""A download brings exactly the run's results to their place, and never touches what is not its own."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqi_cli import CaseRef, Done, GiveUp, HostError, HostFault, RetryLater, Wait, build_manifest
+from sftp.bench import (
+    DOWNLOAD,
+    KEY,
+    Bench,
+    DamagesWhatIsRead,
+    FilesThrough,
+    GrowsWhileRead,
+    HostThrough,
+    contents,
+    fill,
+    flip_a_byte,
+)
+from sftp.test_upload import ODD_NAMES
+
+RESULTS = {"dose_1.raw": b"\1" * 300_000, "dose_2.raw": b"\2" * 10, "log/run.txt": b"ok\n", "nothing": b""}
+
+
+def test_results_arrive_whole_and_proven(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS | ODD_NAMES, empty=["hollow/er"])
+
+    done = bench.download()
+
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert isinstance(done, Done)
+    manifest = build_manifest(bench.outputs)
+    assert done.facts["fingerprint"] == manifest.fingerprint
+    assert done.facts["files"] == len(RESULTS | ODD_NAMES)
+    assert done.facts["bytes"] == done.facts["fetched_bytes"] == manifest.size
+    assert bench.leftovers() == []
+
+
+def test_results_keep_their_times_and_are_readable_by_the_group(bench: Bench) -> None:
+    fill(bench.outputs, {"sub/a": b"1"})
+    os.utime(bench.outputs / "sub/a", (1_600_000_000, 1_600_000_000))
+
+    bench.download()
+
+    assert (bench.destination / "sub/a").stat().st_mtime == 1_600_000_000
+    assert (bench.destination / "sub/a").stat().st_mode & 0o7777 == 0o640
+    assert (bench.destination / "sub").stat().st_mode & 0o7777 == 0o750
+    assert bench.destination.stat().st_mode & 0o7777 == 0o750
+
+
+def test_the_whole_work_directory_comes_when_nothing_narrower_is_named(bench: Bench) -> None:
+    bench.origin = ""
+    fill(bench.outputs, {"csv/a": b"1", "dose/b": b"2"})
+
+    bench.download()
+
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+def test_the_finished_attempt_is_fetched_not_another(bench: Bench) -> None:
+    fill(bench.outputs, {"dose": b"of attempt 1, half written"})
+    bench.run_attempt = 2
+    fill(bench.outputs, {"dose": b"of attempt 2"})
+
+    bench.download()
+
+    assert (bench.destination / "dose").read_bytes() == b"of attempt 2"
+
+
+def test_a_download_that_is_done_finds_its_results_in_place(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    bench.download()
+
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert done.facts["fetched_bytes"] == 0
+    assert bench.leftovers() == []
+
+
+def test_an_empty_directory_in_the_way_is_no_obstacle(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    bench.destination.mkdir(parents=True)
+
+    bench.download()
+
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+def test_other_content_in_the_way_is_left_as_it_is(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    fill(bench.destination, {"thesis.txt": b"precious"})
+
+    with pytest.raises(GiveUp, match="holds something else"):
+        bench.download()
+
+    assert contents(bench.destination) == {"thesis.txt": b"precious"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
+def test_a_file_or_a_link_in_the_way_is_left_as_it_is(local_bench: Bench, kind: str) -> None:
+    fill(local_bench.outputs, RESULTS)
+    place = local_bench.destination
+    place.parent.mkdir(parents=True)
+    if kind == "file":
+        place.write_bytes(b"precious")
+    else:
+        place.symlink_to("/etc" if kind == "link" else "/nowhere")
+
+    with pytest.raises(GiveUp, match="holds something else"):
+        local_bench.download()
+
+    assert place.is_symlink() or place.read_bytes() == b"precious"
+
+
+def test_results_of_an_earlier_run_of_the_case_are_replaced(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS | {"old": b"old"})
+    bench.download()
+    bench.run_attempt = 2
+    fill(bench.outputs, {"dose_1.raw": b"new"})
+
+    bench.download(attempt=2)
+
+    assert contents(bench.destination) == {"dose_1.raw": b"new"}
+    assert bench.leftovers() == []
+
+
+def test_results_that_somebody_changed_since_are_not_replaced(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    bench.download()
+    fill(bench.destination, {"my notes.txt": b"precious"})
+    bench.run_attempt = 2
+    fill(bench.outputs, {"dose_1.raw": b"new"})
+
+    with pytest.raises(GiveUp, match="holds something else"):
+        bench.download(attempt=2)
+
+    assert (bench.destination / "my notes.txt").read_bytes() == b"precious"
+
+
+def test_a_crash_while_earlier_results_are_replaced_loses_neither(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = local_bench
+    fill(bench.outputs, {"a": b"old"})
+    bench.download()
+    bench.run_attempt = 2
+    fill(bench.outputs, {"a": b"new"})
+    rename = Path.rename
+
+    def dies(self: Path, target: Path) -> Path:
+        if self.name == "results" and target == bench.destination:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            bench.download(attempt=2)
+    assert not bench.destination.exists()
+
+    done = bench.download(attempt=3)
+
+    assert contents(bench.destination) == {"a": b"new"}
+    assert isinstance(done, Done)
+    assert done.facts["fetched_bytes"] == 0
+    assert bench.leftovers() == []
+
+
+def test_a_byte_changed_on_the_way_is_found(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    host = HostThrough(bench.host, DamagesWhatIsRead)
+
+    with pytest.raises(RetryLater, match="otherwise than it was hashed") as caught:
+        bench.download(host=host)
+
+    assert not bench.destination.exists()
+    assert "dose" not in caught.value.message + caught.value.hint
+    assert isinstance(bench.download(), Done)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+test_a_byte_changed_on_the_way_is_found = pytest.mark.parametrize("host", ["local", "ssh"], indirect=True)(
+    test_a_byte_changed_on_the_way_is_found  # without a shell a damaged way damages the proof the same: see below
+)
+
+
+def test_results_that_still_grow_are_not_taken(bench: Bench) -> None:
+    fill(bench.outputs, {"a": b"1" * 1000, "z": b"2"})
+    host = HostThrough(bench.host, functools.partial(GrowsWhileRead, target=bench.outputs / "z"))
+
+    with pytest.raises((RetryLater, HostError)):
+        bench.download(host=host)
+
+    assert not bench.destination.exists()
+
+
+def test_a_local_disk_that_keeps_a_byte_wrong_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mqi_sftp.landing import Landing
+
+    fill(bench.outputs, RESULTS)
+    keep = Landing.keep_file
+
+    def damages(self: Landing, path: str, *, mtime: int) -> None:
+        keep(self, path, mtime=mtime)
+        if path == "dose_2.raw":
+            flip_a_byte(self.results / path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Landing, "keep_file", damages)
+        with pytest.raises(RetryLater, match="of 4 fetched files: 1 differ"):
+            bench.download()
+    assert not bench.destination.exists()
+
+    assert isinstance(bench.download(), Done)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+def test_links_and_special_files_are_refused_by_count(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    (bench.outputs / "secret-name").symlink_to("/etc/passwd")
+    (bench.outputs / "log" / "up").symlink_to("..")
+    os.mkfifo(bench.outputs / "pipe")
+
+    with pytest.raises(GiveUp, match=r"1 special files .*, 2 symbolic links") as caught:
+        bench.download()
+
+    assert "secret-name" not in caught.value.message + caught.value.hint
+    assert not bench.destination.exists()
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak", b"esc\x1b[31m", b"back\\slash"])
+def test_names_that_no_checksum_file_can_hold_are_refused(bench: Bench, name: bytes) -> None:
+    fill(bench.outputs, RESULTS)
+    Path(os.fsdecode(os.fsencode(bench.outputs) + b"/" + name)).write_bytes(b"x")
+
+    with pytest.raises(GiveUp, match="1 names with control characters or backslashes"):
+        bench.download()
+
+
+def test_names_that_are_not_utf_8_are_refused(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    Path(os.fsdecode(os.fsencode(bench.outputs) + b"/\xff\xfe")).write_bytes(b"x")
+
+    with pytest.raises((GiveUp, HostFault)):
+        bench.download()
+
+    assert not bench.destination.exists()
+
+
+def test_directories_without_end_are_refused(bench: Bench) -> None:
+    fill(bench.outputs, {"/".join(["d"] * 70) + "/x": b"1", "y": b"2"})
+
+    with pytest.raises(GiveUp, match="nested deeper than 64"):
+        bench.download()
+
+
+class EscapingNames(FilesThrough):
+    """A server that names files which lead out of their directory."""
+
+    def listing(self, path: Any) -> Any:
+        import dataclasses
+
+        for each in self.inner.listing(path):
+            yield dataclasses.replace(each, name="../../../escaped") if each.name == "dose_2.raw" else each
+
+
+def test_a_name_that_leads_out_is_never_written_there(local_bench: Bench) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    with pytest.raises(GiveUp, match="1 names that lead elsewhere"):
+        local_bench.download(host=HostThrough(local_bench.host, EscapingNames))
+
+    assert not list(local_bench.directory.rglob("escaped"))
+
+
+def test_nothing_to_fetch_is_never_done(bench: Bench) -> None:
+    with pytest.raises(GiveUp, match="not a directory on far"):
+        bench.download()
+
+    fill(bench.outputs, {}, empty=["hollow"])
+    with pytest.raises(GiveUp, match="left no file"):
+        bench.download()
+
+    ctx = bench.context("download")
+    ctx.earlier = []
+    with pytest.raises(GiveUp, match="step simulate of this case has not finished"):
+        DOWNLOAD.run(bench.case(fingerprint="f"), ctx)
+
+
+def test_a_place_inside_the_source_is_refused(local_bench: Bench) -> None:
+    bench = local_bench
+    fill(bench.outputs, RESULTS)
+    case = CaseRef(KEY, "patient/case", 1, "s", bench.directory / "source" / "patient" / "case", "f")
+    case.directory.mkdir(parents=True)
+
+    for place in (
+        bench.directory / "source" / "results" / "case",
+        case.directory / "out",
+        bench.directory / "source",
+    ):
+        ctx = bench.context("download")
+        ctx.options = ctx.options.model_copy(update={"to": place})
+        with pytest.raises(GiveUp, match="inside the source"):
+            DOWNLOAD.run(case, ctx)
+
+
+def test_a_second_revision_has_a_place_of_its_own(local_bench: Bench) -> None:
+    bench = local_bench
+    fill(bench.outputs, RESULTS)
+    bench.download()
+
+    bench.download(case=CaseRef(KEY, "case", 2, "source", bench.source, "f"))
+
+    assert contents(bench.destination.with_name("case.r2")) == contents(bench.outputs)
+
+
+def test_a_full_disk_here_waits_without_using_up_tries(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_sftp.download.room_missing", lambda *args, **more: 5_000_000)
+        waiting = local_bench.download()
+
+    assert isinstance(waiting, Wait)
+    assert waiting.note == "the disk for the results has 5.0 MB too little room"
+    assert isinstance(local_bench.download(), Done)
+    assert local_bench.leftovers() == []
+
+
+def test_a_disk_that_fills_up_meanwhile_waits_too(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "secret-name")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_sftp.fetch.os.fsync", full)
+        waiting = local_bench.download()
+
+    assert isinstance(waiting, Wait)
+    assert waiting.note == "the disk for the results is full"
+    assert isinstance(local_bench.download(), Done)
+
+
+def test_another_error_of_this_machine_is_tried_again_without_its_path(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error", "secret-name")
+
+    monkeypatch.setattr("mqi_sftp.fetch.os.fsync", broken)
+
+    with pytest.raises(RetryLater, match="can't be written here: Input/output error") as caught:
+        local_bench.download()
+
+    assert "secret-name" not in caught.value.message
+
+
+def test_a_really_full_disk_is_noticed_and_used_again_once_there_is_room(ssh_bench: Bench) -> None:
+    place = ssh_bench.destination.parent
+    place.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("file systems can't be mounted here")
+    try:
+        fill(place, {"filler": b"x" * 900_000})
+        fill(ssh_bench.outputs, RESULTS)
+        waiting = ssh_bench.download()
+        (place / "filler").unlink()
+        done = ssh_bench.download()
+        arrived = contents(ssh_bench.destination)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+    assert isinstance(waiting, Wait)
+    assert isinstance(done, Done)
+    assert arrived == contents(ssh_bench.outputs)
+
+
+def test_a_worker_that_stops_leaves_what_it_fetched_to_the_next_turn(bench: Bench) -> None:
+    fill(bench.outputs, {f"{number}": bytes([number]) * 20_000 for number in range(20)})
+    ctx = bench.context("download")
+    ctx.stop = lambda: bool(ctx.told) and ctx.told[-1] > 200_000
+
+    stopped = DOWNLOAD.run(bench.case(fingerprint="f"), ctx)
+    done = bench.download()
+
+    assert isinstance(stopped, Wait)
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] < 240_000
+    assert contents(bench.destination) == contents(bench.outputs)

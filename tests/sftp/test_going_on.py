@@ -1,0 +1,280 @@
+"""A transfer that was cut, killed or taken over goes on from what is proven, and only one turn can decide its end."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mqi_cli import Done, Host, HostError, RetryLater, build_manifest
+from mqi_cli.hosts.sshd import OpenSSHServer
+from servers.proxy import TcpProxy
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
+
+LARGE = {"large.raw": random.Random(7).randbytes(5 << 20)}
+
+
+@pytest.fixture
+def cuttable(tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]) -> Iterator[tuple[Bench, TcpProxy]]:
+    """A case whose host is reached through a proxy that cuts connections on purpose."""
+    with TcpProxy(sshd.port) as proxy:
+        yield Bench(tmp_path, make_host("ssh", port=proxy.port)), proxy
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_upload_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
+    cuttable: tuple[Bench, TcpProxy], seed: int
+) -> None:
+    bench, proxy = cuttable
+    chance = random.Random(seed)
+    fill(bench.source, LARGE | dict(list(sample_case(seed).items())[:30]))
+    total = build_manifest(bench.source).size
+    cuts = 0
+
+    proxy.cut_after(up=chance.randrange(4000, total))
+    for _ in range(10):
+        try:
+            done = bench.upload()
+        except HostError:
+            cuts += 1
+            assert not bench.input.exists(), "what is not whole must not be taken for input"
+            if cuts < 3:
+                proxy.cut_after(up=chance.randrange(4000, total))
+        else:
+            break
+
+    assert isinstance(done, Done)
+    assert cuts
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_download_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
+    cuttable: tuple[Bench, TcpProxy], seed: int
+) -> None:
+    bench, proxy = cuttable
+    chance = random.Random(seed)
+    fill(bench.outputs, {f"csv/{number}.csv": chance.randbytes(60_000) for number in range(40)} | {"empty": b""})
+    total = build_manifest(bench.outputs).size
+    cuts = 0
+
+    proxy.cut_after(down=chance.randrange(8000, total))
+    for _ in range(10):
+        try:
+            done = bench.download()
+        except HostError:
+            cuts += 1
+            assert not bench.destination.exists(), "what is not whole must not be taken for results"
+            if cuts < 3:
+                proxy.cut_after(down=chance.randrange(8000, total))
+        else:
+            break
+
+    assert isinstance(done, Done)
+    assert cuts
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
+
+
+def test_what_was_sent_before_a_cut_is_not_sent_again(cuttable: tuple[Bench, TcpProxy]) -> None:
+    bench, proxy = cuttable
+    fill(bench.source, LARGE | sample_case())
+    total = build_manifest(bench.source).size
+
+    proxy.cut_after(up=total - 50_000)
+    with pytest.raises(HostError):
+        bench.upload()
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    # what was under way when the connection broke is lost: some MiB at most
+    assert done.facts["sent_bytes"] < total
+
+
+def test_a_large_file_goes_on_in_its_middle(cuttable: tuple[Bench, TcpProxy]) -> None:
+    bench, proxy = cuttable
+    fill(bench.source, LARGE)
+
+    proxy.cut_after(up=5 << 20)
+    with pytest.raises(HostError):
+        bench.upload()
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["sent_bytes"] < 5 << 20
+    assert contents(bench.input) == contents(bench.source)
+
+
+def test_a_beginning_that_is_wrong_is_not_continued(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, LARGE)
+    fill(ssh_bench.root / ".incoming-0-1", {"large.raw": LARGE["large.raw"][: 3 << 20]})
+    flip_a_byte(ssh_bench.root / ".incoming-0-1" / "large.raw", at=100)
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+_CHILD = """
+import json, sys
+from pathlib import Path
+from mqi_cli.config.model import SshHostSection
+from mqi_cli.hosts.ssh import SshHost
+from sftp.bench import DOWNLOAD, UPLOAD, Bench
+directory, section, stage, least = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+bench = Bench(directory, SshHost("far", SshHostSection(**json.loads(section)), directory))
+ctx = bench.context(stage)
+def wait(done):
+    if done > least:
+        print("here", flush=True)
+        sys.stdin.read()  # until it is killed
+ctx.on_progress = wait
+case = bench.case() if stage == "upload" else bench.case(fingerprint="f")
+(UPLOAD if stage == "upload" else DOWNLOAD).run(case, ctx)
+"""
+
+
+@contextlib.contextmanager
+def killed_at(bench: Bench, stage: str, least: int) -> Iterator[None]:
+    """Move files in a process of its own, and kill it -9 once it has moved so many bytes."""
+    config = bench.host.config.model_dump_json()
+    command = [sys.executable, "-c", _CHILD, str(bench.directory), config, stage, str(least)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path)}
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+        yield
+
+
+def test_an_upload_whose_process_is_killed_goes_on_in_the_next_turn(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, sample_case())
+    total = build_manifest(ssh_bench.source).size
+
+    with killed_at(ssh_bench, "upload", total // 2):
+        assert not ssh_bench.input.exists()
+        done = ssh_bench.upload(attempt=2)
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["sent_bytes"] < total * 0.6
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+def test_a_download_whose_process_is_killed_goes_on_in_the_next_turn(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {f"{number}.csv": bytes([number]) * 50_000 for number in range(40)})
+    total = build_manifest(ssh_bench.outputs).size
+
+    with killed_at(ssh_bench, "download", total // 2):
+        assert not ssh_bench.destination.exists()
+        done = ssh_bench.download(attempt=2)
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] < total * 0.6
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+    assert ssh_bench.leftovers() == []
+
+
+class Sleeper:
+    """A worker that falls asleep in the middle of a transfer, is given up, and wakes up later."""
+
+    def __init__(self, bench: Bench, step: str, *, least: int, source: Path | None = None) -> None:
+        self.asleep = threading.Event()
+        self.wake = threading.Event()
+        self.end: object = None
+        ctx = bench.context(step)
+
+        def sleep(done: float) -> None:
+            if done > least and not self.asleep.is_set():
+                self.asleep.set()
+                assert self.wake.wait(60)
+
+        ctx.on_progress = sleep
+        case = bench.case() if step == "upload" else bench.case(fingerprint="f")
+        self._thread = threading.Thread(target=self._work, args=(UPLOAD if step == "upload" else DOWNLOAD, case, ctx))
+
+    def _work(self, stage: object, case: object, ctx: object) -> None:
+        try:
+            self.end = stage.run(case, ctx)  # type: ignore[attr-defined]
+        except Exception as error:
+            self.end = error
+
+    def __enter__(self) -> Sleeper:
+        self._thread.start()
+        assert self.asleep.wait(30)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.wake_up()
+
+    def wake_up(self) -> None:
+        """Let it go on to its end."""
+        self.wake.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("least", [0, 1 << 20, (5 << 20) - 1])
+def test_a_worker_that_was_given_up_and_wakes_changes_nothing_any_more(bench: Bench, least: int) -> None:
+    fill(bench.source, LARGE)
+
+    with Sleeper(bench, "upload", least=least) as stale:
+        # the sleeper reads on from a file that was replaced: what it still writes is wrong
+        (bench.source / "large.raw").rename(bench.directory / "held open")
+        fill(bench.source, LARGE)
+        with (bench.directory / "held open").open("r+b") as stream:
+            stream.truncate(0)
+            stream.write(b"\0" * (5 << 20))
+        done = bench.upload()
+        arrived = contents(bench.input)
+        stale.wake_up()
+
+    assert isinstance(done, Done)
+    assert arrived == contents(bench.source)
+    assert contents(bench.input) == arrived
+    assert isinstance(stale.end, Exception), "its own proof must not succeed"
+    assert bench.leftovers() == []
+
+
+def test_a_stale_download_changes_nothing_any_more(bench: Bench) -> None:
+    fill(bench.outputs, {"a.raw": LARGE["large.raw"], "b.raw": b"b" * 100_000})
+
+    with Sleeper(bench, "download", least=1 << 20) as stale:
+        done = bench.download()
+        arrived = contents(bench.destination)
+        stale.wake_up()
+
+    assert isinstance(done, Done)
+    assert arrived == contents(bench.outputs)
+    assert contents(bench.destination) == arrived
+    assert isinstance(stale.end, Exception)
+    assert bench.leftovers() == []
+
+
+def test_a_turn_that_begins_after_a_later_one_steps_back(bench: Bench) -> None:
+    fill(bench.source, {"a": b"1"})
+    fill(bench.outputs, {"a": b"1"})
+    fill(bench.root / ".incoming-2-1", {"a": b""})
+    fill(bench.destination.parent / ".mqi-cabcdefghij.download._.2-1.part" / "results", {"a": b""})
+
+    with pytest.raises(RetryLater, match="a later turn"):
+        bench.upload(attempt=1)
+    with pytest.raises(RetryLater, match="a later turn"):
+        bench.download(attempt=1)
+
+    assert isinstance(bench.upload(attempt=3), Done)
+    assert isinstance(bench.download(attempt=3), Done)
+    assert bench.leftovers() == []
