@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mqi_archiver.clearing import clear_hosts
+from mqi_archiver.clearing import clear_hosts, require_key
 from mqi_archiver.contents import MANIFEST, Contents, downloads, gather, identity
 from mqi_archiver.index import Archived, Index
 from mqi_archiver.place import Place, find_place, mark_root, partial_path, publish, remove_partials
@@ -62,6 +62,7 @@ class Meter:
 
 def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     """File the case, prove the file, then clear the hosts. Called again it finds what is done and goes on from there."""
+    require_key(case)
     place = find_place(case, ctx)
     _refuse_to_clear_unfetched(ctx)
     try:

@@ -12,13 +12,18 @@ def hosts_of(ctx: StageContext) -> list[str]:
     return list(dict.fromkeys(step.host for step in ctx.workflow.steps if step.host))
 
 
+def require_key(case: CaseRef) -> None:
+    """Raise `GiveUp` for a case without a proper key: an empty one would name a host's base directory itself."""
+    if not KEY_PATTERN.match(case.key):
+        raise GiveUp("this case has no key that names a directory of its own on a host")
+
+
 def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str]) -> list[str]:
     """Remove the case's directory from every host that is not `done` yet, remembering each; return all that are.
 
     Raises `HostError`s as they come: the hosts that are left are cleared by a later turn.
     """
-    if not KEY_PATTERN.match(case.key):  # an empty key would name the base directory itself
-        raise GiveUp("this case has no key that names a directory of its own on a host")
+    require_key(case)
     cleared = list(done)
     for name in hosts_of(ctx):
         if name in cleared:
