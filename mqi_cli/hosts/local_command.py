@@ -97,7 +97,7 @@ def _spawn(name: str, argv: Sequence[str]) -> subprocess.Popen[bytes] | Complete
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=Path.home(),
+            cwd=_home(),
             start_new_session=True,  # a Ctrl-C at our terminal is not for it, and its whole group can be ended
         )
     except (FileNotFoundError, PermissionError) as error:
@@ -105,6 +105,11 @@ def _spawn(name: str, argv: Sequence[str]) -> subprocess.Popen[bytes] | Complete
         return Completed(code, b"", f"{describe_os_error(error)}\n".encode())
     except OSError as error:
         raise HostFault(f"host {name}: a program can't be started: {describe_os_error(error)}", host=name) from error
+
+
+def _home() -> Path:
+    home = Path.home()
+    return home if os.access(home, os.X_OK) else Path("/")  # a service's account may have none
 
 
 def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:

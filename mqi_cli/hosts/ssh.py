@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
 from mqi_cli.hosts.base import Completed, HostKey
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
+from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
 from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection
 from mqi_cli.hosts.ssh_files import SshFiles
@@ -127,7 +128,7 @@ class SshHost:
             yield SshFiles(self.name, session, connection.lost)
 
     @contextmanager
-    def _started(self, argv: Sequence[str]) -> Iterator[tuple[SshConnection, paramiko.Channel]]:
+    def _started(self, argv: Sequence[str]) -> Iterator[tuple[SshConnection, SshChannel]]:
         try:
             line = command_line(argv)
         except ValueError as error:

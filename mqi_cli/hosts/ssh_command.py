@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-import paramiko
-
 from mqi_cli.errors import HostFault, HostUnreachable
 from mqi_cli.hosts.base import Completed
+from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_connection import SshConnection, translated
 from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain
 
@@ -26,7 +25,6 @@ _WORD = 900
 _PLAIN = re.compile(rb"[A-Za-z0-9 \t._/,:;=+@%^(){}\[\]<>|&*?~#$\"`-]+")
 _LONGEST = 120_000  # Linux gives a program no longer single argument than 128 KiB
 
-_CHANNEL_REQUEST = b"\x62"  # SSH_MSG_CHANNEL_REQUEST, RFC 4254
 _RECEIVE = 256 * 1024
 _SEND = 32 * 1024
 _AFTER_EXIT = 2.0  # seconds that output may still be on its way when the program has ended
@@ -63,47 +61,49 @@ def _pieces(text: bytes) -> Sequence[str]:
 
 
 def converse(
-    connection: SshConnection, channel: paramiko.Channel, stdin: bytes, *, deadline: Deadline, limit: int
+    connection: SshConnection, channel: SshChannel, stdin: bytes, *, deadline: Deadline, limit: int
 ) -> Completed:
     """Feed a program, read both its streams to the end and return what it left. Raises `HostUnreachable`."""
     out, err = Kept(limit), Kept(limit)
     with translated(connection), selectors.DefaultSelector() as selector:
-        selector.register(channel, selectors.EVENT_READ)
+        channel.watch(selector)
         left = memoryview(stdin)
         ended_at: float | None = None
         open_in = True
         while True:
             progress = False
-            if channel.recv_ready():
+            if channel.readable:
                 out.add(channel.recv(_RECEIVE))
                 progress = True
-            if channel.recv_stderr_ready():
-                err.add(channel.recv_stderr(_RECEIVE))
+            if channel.error_readable:
+                err.add(channel.recv_error(_RECEIVE))
                 progress = True
             if open_in and not progress:
                 left, open_in, progress = _feed(channel, left)
             if progress:
                 continue
-            if channel.eof_received and channel.exit_status_ready():
+            if channel.output_ended and channel.wait_exit(0):
                 break
             if not deadline.remaining():
-                hang_up(channel)
+                channel.hang_up()
                 raise _late(connection, deadline)
-            if channel.exit_status >= 0:
+            if channel.exit_code is not None:
                 # what it left running may hold its output open for ever
                 ended_at = ended_at or time.monotonic()
                 if time.monotonic() - ended_at > _AFTER_EXIT:
                     break
-            if channel.closed and not channel.recv_ready() and not channel.recv_stderr_ready():
+            if channel.ended and not channel.readable and not channel.error_readable:
                 break
-            wait = 0.02 if open_in or channel.eof_received else 0.5  # these two are not told by the selector
+            wait = 0.02 if open_in or channel.output_ended else 0.5  # these two are not told by the selector
             selector.select(min(wait, deadline.remaining()))
+    if channel.ended and not channel.output_ended:
+        raise connection.lost()  # else a cut output would pass for a whole one
     return Completed(_exit_code(connection, channel), bytes(out), bytes(err))
 
 
-def _feed(channel: paramiko.Channel, left: memoryview) -> tuple[memoryview, bool, bool]:
+def _feed(channel: SshChannel, left: memoryview) -> tuple[memoryview, bool, bool]:
     """Send a piece of standard input where there is room. Returns what is left, whether it is open, whether it moved."""
-    if left and not channel.send_ready():
+    if left and not channel.writable:
         return left, True, False
     if left:
         try:
@@ -113,16 +113,15 @@ def _feed(channel: paramiko.Channel, left: memoryview) -> tuple[memoryview, bool
         if sent:
             return left[sent:], True, True
     # all sent, or the program took no more: its exit code tells whether that is an error
-    with contextlib.suppress(OSError, EOFError):
-        channel.shutdown_write()
+    channel.end_input()
     return left[:0], False, True
 
 
-def _exit_code(connection: SshConnection, channel: paramiko.Channel) -> int | None:
-    if channel.exit_status >= 0:
-        return int(channel.exit_status)
+def _exit_code(connection: SshConnection, channel: SshChannel) -> int | None:
+    if channel.exit_code is not None:
+        return channel.exit_code
     # paramiko says -1 for an end by signal and for a cut connection alike; the stream's own end tells them apart
-    if channel.eof_received and connection.alive:
+    if channel.output_ended and connection.alive:
         return None
     raise connection.lost("the connection broke before the command's end was known")
 
@@ -133,29 +132,14 @@ def _late(connection: SshConnection, deadline: Deadline) -> HostUnreachable:
     )
 
 
-def hang_up(channel: paramiko.Channel) -> None:
-    """Send SIGHUP to the program and its process group. Closing a channel alone leaves a silent program running.
-
-    OpenSSH knows the request since 7.9; an older server leaves it out.
-    """
-    request = paramiko.Message()
-    request.add_byte(_CHANNEL_REQUEST)
-    request.add_int(channel.remote_chanid)
-    request.add_string("signal")
-    request.add_boolean(False)
-    request.add_string("HUP")
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        channel.get_transport()._send_user_message(request)  # paramiko has no public way to send one
-
-
 class SshProcess:
     """A running program with open streams."""
 
-    def __init__(self, connection: SshConnection, channel: paramiko.Channel, *, limit: int = 1 << 20) -> None:
+    def __init__(self, connection: SshConnection, channel: SshChannel, *, limit: int = 1 << 20) -> None:
         self._connection = connection
         self._channel = channel
         self._limit = limit
-        channel.settimeout(None)  # bulk data may pause; a dead peer is noticed by the connection's watch
+        channel.set_timeout(None)  # bulk data may pause; a dead peer is noticed by the connection's watch
         self._raw = Incoming(self._receive)
         self._reader = io.BufferedReader(self._raw, _RECEIVE)
         self._writer = io.BufferedWriter(Outgoing(self._send, self._finish), _RECEIVE)
@@ -169,7 +153,7 @@ class SshProcess:
         with contextlib.suppress(HostFault):
             self._writer.close()
         kept = drain(self._reader, self._raw, limit=self._limit, remaining=deadline.remaining)
-        if not self._channel.status_event.wait(deadline.remaining()):
+        if not self._channel.wait_exit(deadline.remaining()):
             raise _late(self._connection, deadline)
         return Completed(_exit_code(self._connection, self._channel), kept, self._errors.finish(deadline.remaining()))
 
@@ -177,8 +161,8 @@ class SshProcess:
         """End the channel."""
         with contextlib.suppress(HostFault, HostUnreachable):
             self._writer.close()
-        if not self._channel.exit_status_ready():
-            hang_up(self._channel)
+        if not self._channel.wait_exit(0):
+            self._channel.hang_up()
         self._channel.close()
         self._errors.finish(2.0)
 
@@ -188,15 +172,15 @@ class SshProcess:
             if within is not None and not self._readable(within):
                 raise TimeoutError
             data: bytes = self._channel.recv(size)
-        if not data and not self._channel.eof_received:
+        if not data and not self._channel.output_ended:
             raise self._connection.lost()  # else a cut stream would pass for a whole one
         return data
 
     def _readable(self, within: float) -> bool:
         deadline = Deadline(within)
         with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ)
-            while not (self._channel.recv_ready() or self._channel.eof_received or self._channel.closed):
+            self._channel.watch(selector)
+            while not (self._channel.readable or self._channel.output_ended or self._channel.ended):
                 if not deadline.remaining():
                     return False
                 selector.select(min(0.05, deadline.remaining()))
@@ -204,8 +188,8 @@ class SshProcess:
 
     def _receive_error(self, size: int) -> bytes:
         try:
-            data: bytes = self._channel.recv_stderr(size)
-        except (OSError, EOFError, paramiko.SSHException):
+            data: bytes = self._channel.recv_error(size)
+        except (OSError, EOFError):
             return b""
         return data
 
@@ -224,5 +208,4 @@ class SshProcess:
         return sent
 
     def _finish(self) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._channel.shutdown_write()
+        self._channel.end_input()

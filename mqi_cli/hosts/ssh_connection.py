@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import paramiko
 
 from mqi_cli.errors import HostUnreachable
+from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_transport import Transport, Wire, end
 
 if TYPE_CHECKING:
     from mqi_cli.config.model import SshHostSection
 
 _WINDOW = 8 * 1024 * 1024  # bytes under way to us, of each channel
+
+
+Request = Callable[[paramiko.Channel], None]  # what a channel is for: a command, a subsystem
 
 
 class ChannelRefused(Exception):
@@ -45,7 +49,7 @@ class SshConnection:
         """Whether it stands, as far as is known."""
         return bool(self._transport.is_active())
 
-    def open_channel(self, request: Callable[[paramiko.Channel], None]) -> paramiko.Channel:
+    def open_channel(self, request: Request) -> SshChannel:
         """Open a channel and make its request (a command, a subsystem).
 
         Raises `ChannelRefused` when the server opens no more, `RequestDenied` when it denies the request,
@@ -54,17 +58,18 @@ class SshConnection:
         limit = self._config.connect_timeout
         with self._opening:  # paramiko keeps one exception for a whole connection: two openings would swap theirs
             try:
-                channel = self._transport.open_session(window_size=_WINDOW, timeout=limit)
+                opened = self._transport.open_session(window_size=_WINDOW, timeout=limit)
             except (paramiko.SSHException, EOFError, OSError) as error:
                 if self.alive and "Timeout" not in str(error):
                     raise ChannelRefused from error
                 raise self.lost("no channel") from error
-        channel.settimeout(self._config.idle_timeout)
+        channel = SshChannel(opened)
+        channel.set_timeout(self._config.idle_timeout)
         alarm = threading.Timer(limit, channel.close)  # paramiko waits for the answer without end
         alarm.daemon = True
         alarm.start()
         try:
-            request(channel)
+            request(opened)
         except (paramiko.SSHException, EOFError, OSError) as error:
             late = not alarm.is_alive()
             channel.close()

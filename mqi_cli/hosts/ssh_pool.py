@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import paramiko
-
 from mqi_cli.errors import HostError, HostFault, HostUnreachable
 from mqi_cli.hosts.sftp_protocol import SftpLost
 from mqi_cli.hosts.sftp_session import SftpSession
-from mqi_cli.hosts.ssh_connection import ChannelRefused, RequestDenied, SshConnection
+from mqi_cli.hosts.ssh_channel import SshChannel
+from mqi_cli.hosts.ssh_connection import ChannelRefused, Request, RequestDenied, SshConnection
 
 CHANNELS = 8  # of one connection; OpenSSH's MaxSessions is 10 unless the host's administrator lowers it
 _REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
@@ -41,7 +40,7 @@ class SshPool:
         self._failed: tuple[float, HostError] | None = None
 
     @contextlib.contextmanager
-    def channel(self, request: Callable[[paramiko.Channel], None]) -> Iterator[tuple[SshConnection, paramiko.Channel]]:
+    def channel(self, request: Request) -> Iterator[tuple[SshConnection, SshChannel]]:
         """Lend a new channel with that request made; it is closed afterwards. Raises `RequestDenied`, `HostError`."""
         shared, channel = self._open(request)
         try:
@@ -96,7 +95,7 @@ class SshPool:
                 raise HostUnreachable(f"host {self.name}: no file session: {error}", host=self.name) from error
             raise
 
-    def _open(self, request: Callable[[paramiko.Channel], None]) -> tuple[_Shared, paramiko.Channel]:
+    def _open(self, request: Request) -> tuple[_Shared, SshChannel]:
         until = time.monotonic() + self._patience
         while True:
             shared, fresh = self._reserve(until)
@@ -179,7 +178,7 @@ class SshPool:
             self._changed.notify_all()
 
 
-def _ask(connection: SshConnection, request: Callable[[paramiko.Channel], None]) -> paramiko.Channel:
+def _ask(connection: SshConnection, request: Request) -> SshChannel:
     for pause in _REFUSED_PAUSES:
         with contextlib.suppress(ChannelRefused):
             return connection.open_channel(request)

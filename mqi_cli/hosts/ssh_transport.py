@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 
 from mqi_cli.errors import HostUnreachable, describe_os_error
+from mqi_cli.hosts import ssh_channel
 
 if TYPE_CHECKING:
     from mqi_cli.config.model import SshHostSection
@@ -72,9 +73,14 @@ class Wire:
 
 
 class Transport(paramiko.Transport):
-    """Remembers the words with which the server ended the connection."""
+    """Remembers the words with which the server ended the connection, and the channels whose close awaits an answer."""
 
-    parting = ""
+    _channel_handler_table = paramiko.Transport._channel_handler_table | ssh_channel.HANDLERS  # type: ignore[attr-defined]
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)  # type: ignore[arg-type]  # anything that behaves like a socket
+        self.parting = ""
+        self.unanswered: set[paramiko.Channel] = set()
 
     def _parse_disconnect(self, m: paramiko.Message) -> None:
         m.get_int()
@@ -86,7 +92,7 @@ def greet(name: str, config: SshHostSection, kinds: list[str]) -> tuple[Transpor
     """Connect as far as the key exchange. A busy server drops connections at random (`MaxStartups`): try again then."""
     for left in reversed(range(_GREETING_TRIES)):
         wire = Wire(_connect(name, config))
-        transport = Transport(wire)  # type: ignore[arg-type]  # anything that behaves like a socket
+        transport = Transport(wire)
         transport.set_log_channel(_WIRE_LOG.name)
         transport.banner_timeout = transport.handshake_timeout = config.connect_timeout
         transport.auth_timeout = transport.channel_timeout = config.connect_timeout
