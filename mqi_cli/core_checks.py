@@ -38,14 +38,11 @@ def check_config(config: Config, plugins: Plugins) -> Iterator[Check]:
 def check_plugins(config: Config, plugins: Plugins) -> Iterator[Check]:
     """Name the plugins that take part and those that don't."""
     del config
-    broken = plugins.broken
     off = [each.name for each in plugins.found if each.state == "disabled"]
     text = ", ".join(each.name for each in plugins.found if each.state == "ok") or "none"
     yield Check("plugins", Verdict.OK, f"{text}; switched off: {', '.join(off)}" if off else text)
-    for each in broken:
-        text = f"{each.problem} (of {each.distribution or 'no distribution'})"
-        mend = f"update or uninstall it, or plugins: {{disable: [{each.name}]}} in the config"
-        yield Check(f"plugin {each.name}", Verdict.FAIL, text, mend)
+    for each in plugins.broken:
+        yield Check(f"plugin {each.name}", Verdict.FAIL, each.problem, each.hint)
 
 
 def check_state(config: Config, plugins: Plugins) -> Iterator[Check]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mqi_cli import Check, CheckContext, ConfigSection, Patrol, hookimpl
+from mqi_cli import ConfigSection, hookimpl
 
 if TYPE_CHECKING:
     import typer
+
+    from mqi_cli import Check, CheckContext, Patrol
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""The plugin report of mqi: a page for each case."""
