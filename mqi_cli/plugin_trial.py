@@ -119,7 +119,7 @@ def _try_model(model: type[pydantic.BaseModel], what: str) -> Iterator[Finding]:
     if bare:
         yield Finding(False, f"{what}: without a description: {', '.join(bare)}", 'Field(…, description="…")')
     else:
-        yield Finding(True, f"{what}: {len(model.model_fields)} keys, each described")
+        yield Finding(True, f"{what}: every key is described")
 
 
 def _imports(module: str, name: str) -> Iterator[Finding]:

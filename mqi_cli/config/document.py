@@ -27,7 +27,7 @@ MAX_VALUES = 20_000  # after aliases are written out; a file of a few hundred by
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?\Z")
+_FLOAT = re.compile(r"(?=.*[.eE])[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?\Z")
 
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_YAML + each for each in ("str", "int", "float", "bool", "null", "seq", "map"))}

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mqi_cli.config.problems import KeyPath, Problems, clipped, nearest
+from mqi_cli.config.problems import KeyPath, Problems, clipped, nearest, related
 
+MASKED_LENGTH = 4  # to hide a port or a `1` would garble the sentence, and hide nothing
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(r"\$(?:\$|\{(" + _NAME + r")\}|\{([^}]*)\}?)")
 _NOTHING_ELSE = re.compile(r"(\$\{" + _NAME + r"\})+\Z")
@@ -19,6 +20,7 @@ class Environment:
     def __init__(self, environ: Mapping[str, str], problems: Problems) -> None:
         self._environ = environ
         self._problems = problems
+        problems.mask = self._mask
         self.used: dict[KeyPath, tuple[str, ...]] = {}
         self.whole: set[KeyPath] = set()  # values that are nothing but `${NAME}`
 
@@ -58,9 +60,11 @@ class Environment:
                 self.whole.add(path)
         return filled
 
-    def mask(self, text: str, path: KeyPath) -> str:
-        """Put the names back for the values that were filled in: what the environment holds may be a secret."""
-        for name in self.used.get(path, ()):
-            if value := self._environ.get(name):
-                text = text.replace(value, f"${{{name}}}")
+    def _mask(self, path: KeyPath, text: str) -> str:
+        """Put the names back for the values that were filled in at this path: what the environment holds may be a secret."""
+        for used, names in self.used.items():
+            for name in names if related(used, path) else ():
+                value = self._environ.get(name, "")
+                if len(value) >= MASKED_LENGTH:
+                    text = text.replace(value, f"${{{name}}}")
         return text

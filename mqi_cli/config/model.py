@@ -130,9 +130,9 @@ class SourceSection(Section):
         None, description="Names the source everywhere; the same on every machine. Default: the path's last part."
     )
     depth: int = Field(1, ge=1, le=8, description="How far below the path a case begins.")
-    complete_when: Annotated[CompleteWhen, BeforeValidator(_parse_complete_when)] = Field(
-        CompleteWhen(quiet_for=30.0), description="The rule that decides that a case is complete."
-    )
+    complete_when: Annotated[
+        CompleteWhen, BeforeValidator(_parse_complete_when, json_schema_input_type=CompleteWhen | Literal["manual"])
+    ] = Field(CompleteWhen(quiet_for=30.0), description="The rule that decides that a case is complete.")
     workflow: Name = Field(description="What is done with its cases.")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first where cases wait for one thing.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +39,16 @@ class Problems:
         self.values: dict[KeyPath, Place] = {}
         self.found: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.mask: Callable[[KeyPath, str], str] = lambda path, text: text  # hides what must not be repeated
         self._noted: set[Problem] = set()
 
     def add(self, path: KeyPath, text: str, *, at: Place | None = None) -> None:
         """Note a problem of a key path. Its place is the key's own or, for a key that isn't there, the next one above."""
-        self._note(self.found, Problem(at or self.place(path), path, text))
+        self._note(self.found, Problem(at or self.place(path), path, self.mask(path, text)))
 
     def warn(self, path: KeyPath, text: str) -> None:
         """Note what may be meant like this, and is worth a look."""
-        self._note(self.warnings, Problem(self.place(path), path, text))
+        self._note(self.warnings, Problem(self.place(path), path, self.mask(path, text)))
 
     def syntax(self, place: Place, text: str) -> None:
         """Note what keeps the file from being read as YAML."""
@@ -62,7 +63,7 @@ class Problems:
 
     def concerns(self, path: KeyPath) -> bool:
         """Whether something is known to be wrong at this path, below it, or with what holds it."""
-        return any(each.path and _related(each.path, path) for each in self.found)
+        return any(each.path and related(each.path, path) for each in self.found)
 
     def lines(self) -> list[str]:
         """Return one line for each problem, in the file's order."""
@@ -132,7 +133,8 @@ def shown(file: Path | None) -> str:
         return str(file)
 
 
-def _related(one: KeyPath, other: KeyPath) -> bool:
+def related(one: KeyPath, other: KeyPath) -> bool:
+    """Whether two key paths are one, or one holds the other."""
     length = min(len(one), len(other))
     return one[:length] == other[:length]
 

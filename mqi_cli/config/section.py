@@ -121,7 +121,7 @@ class SectionReader:
             return  # told already, with the key that was meant; or follows from what was told
         text = wording.sentence(error, given)
         if where in self._environment.used:
-            text = f"{self._environment.mask(text, where)} (from {self._variables(where)})"
+            text += f" (from {self._variables(where)})"
         self.problems.add(where, text)
 
     def _variables(self, path: KeyPath) -> str:

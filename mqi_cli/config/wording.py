@@ -73,8 +73,10 @@ def _mismatch(wanted: str, given: Any) -> str:
 
 def _choice(given: Any, expected: str) -> str:
     choices = [each.strip(" '") for each in expected.replace(" or ", ",").split(",")]
-    text = f"{_shown(given)} is not {'one of ' if len(choices) > 1 else ''}{', '.join(choices)}"
-    near = nearest(given, choices) if isinstance(given, str) and len(choices) > 1 else ""
+    if len(choices) == 1:
+        return f"can only be {choices[0]}, not {_shown(given)}"
+    text = f"{_shown(given)} is not one of {', '.join(choices)}"
+    near = nearest(given, choices) if isinstance(given, str) else ""
     return f"{text}; did you mean '{near}'?" if near else text
 
 
