@@ -82,6 +82,7 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
     landing = Landing(destination, case.key, ctx.step, ctx.part, fence)
     placed = Placed(ctx, case)
+    landing.restore()  # whatever becomes of this turn
     with ctx.host.files() as files:
         results = look_at_results(files, ctx, origin, meter)
         landing.claim()

@@ -82,6 +82,13 @@ class Landing:
     def _prefix(self) -> str:
         return f".mqi-{self.key}.{self.step}.{self.part or '_'}."
 
+    def restore(self) -> None:
+        """Put earlier results back that a crash in the middle of `settle` left without a place."""
+        for fence, path in self._look().items():
+            replaced = path / "replaced"
+            if fence <= self.fence and replaced.exists() and not self.destination.exists():
+                replaced.rename(self.destination)
+
     def claim(self) -> None:
         """Take over what an earlier turn left, or begin anew; remove what else is left of earlier turns.
 
@@ -96,10 +103,7 @@ class Landing:
             taken.rename(self.path)
         self._remove(path for fence, path in found.items() if fence < self.fence and path != taken)
         self.path.mkdir(mode=0o700, exist_ok=True)
-        replaced = self.path / "replaced"
-        if replaced.exists() and not self.destination.exists():
-            replaced.rename(self.destination)  # a crash in the middle of `settle`: as if it had not begun
-        self._remove((self.path / "arriving", replaced))
+        self._remove((self.path / "arriving", self.path / "replaced"))
         (self.path / "arriving").mkdir(mode=0o700)
         self.results.mkdir(mode=0o700, exist_ok=True)
 

@@ -166,7 +166,11 @@ def test_a_crash_while_earlier_results_are_replaced_loses_neither(
             bench.download(attempt=2)
     assert not bench.destination.exists()
 
-    done = bench.download(attempt=3)
+    with pytest.raises(GiveUp):
+        bench.download(attempt=3, host=HostThrough(bench.host, LostResults))
+    assert contents(bench.destination) == {"a": b"old"}
+
+    done = bench.download(attempt=4)
 
     assert contents(bench.destination) == {"a": b"new"}
     assert isinstance(done, Done)
@@ -260,6 +264,13 @@ def test_directories_without_end_are_refused(bench: Bench) -> None:
 
     with pytest.raises(GiveUp, match="nested deeper than 64"):
         bench.download()
+
+
+class LostResults(FilesThrough):
+    """A host from which the results are gone."""
+
+    def stat(self, path: Any) -> None:
+        return None
 
 
 class EscapingNames(FilesThrough):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -247,6 +248,34 @@ def test_a_worker_that_was_given_up_and_wakes_changes_nothing_any_more(bench: Be
     assert contents(bench.input) == arrived
     assert isinstance(stale.end, Exception), "its own proof must not succeed"
     assert bench.leftovers() == []
+
+
+def test_a_file_that_a_stale_worker_holds_open_is_not_taken_over_as_it_is(bench: Bench) -> None:
+    fill(bench.source, LARGE)
+
+    with Sleeper(bench, "upload", least=0) as stale:
+        size = settled_size(bench.root / ".incoming-1-1" / "large.raw")
+        # now the case is just what the sleeper has sent so far: by its size the file is whole
+        (bench.source / "large.raw").rename(bench.directory / "held open")
+        fill(bench.source, {"large.raw": LARGE["large.raw"][:size]})
+        done = bench.upload()
+        stale.wake_up()
+
+    assert isinstance(done, Done)
+    assert contents(bench.input) == contents(bench.source)
+
+
+def settled_size(path: Path) -> int:
+    """Wait until the writes that are under way have arrived, and return the file's size."""
+    size, same = 0, 0
+    for _ in range(400):
+        time.sleep(0.01)
+        now = path.stat().st_size
+        same = same + 1 if now == size else 0
+        size = now
+        if same >= 20:
+            return size
+    raise AssertionError("the file does not come to rest")
 
 
 def test_a_stale_download_changes_nothing_any_more(bench: Bench) -> None:
