@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mqi_cli.cli.group import command_group
 from mqi_cli.cli.parameters import Format, Json
 
 if TYPE_CHECKING:
     from mqi_cli.cli.operator import Operator
     from mqi_cli.daemon import DaemonFiles
 
-app = typer.Typer(
-    help="Start, stop and look after the daemon.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
+app = command_group("Start, stop and look after the daemon.")
 
 Timeout = Annotated[
     str,

@@ -1,0 +1,203 @@
+"""Named operations for the dashboards: everything that one frame shows, read in one transaction, bounded in size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import Case as SqlCase
+from peewee import fn
+
+from mqi_cli.case import ENDED, PART_LIVE, CaseState, PartState
+from mqi_cli.store import Store
+from mqi_cli.store.database import translated
+from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, PartRow
+from mqi_cli.store.tables import AlertTable, CaseTable, PartTable
+
+# What a person should see first comes first.
+STATE_ORDER = (
+    CaseState.HELD,
+    CaseState.RUNNING,
+    CaseState.WAITING,
+    CaseState.READY,
+    CaseState.SETTLING,
+    CaseState.DONE,
+    CaseState.CANCELLED,
+)
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker as it last gave a sign of life. Times are wall seconds."""
+
+    name: str
+    lane: str
+    machine: str
+    pid: int
+    busy: int
+    started_at: float
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class AlertRow:
+    """What a person should know now."""
+
+    topic: str
+    text: str
+    hint: str
+    since: float
+
+
+@dataclass(frozen=True)
+class LaneCount:
+    """What the state database expects of a lane: queued and not taken up, worked on, waiting for something."""
+
+    lane: str
+    queued: int
+    working: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class NamedEvent:
+    """An event with the case it is about; both empty for one about the installation."""
+
+    event: EventRow
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class WatchData:
+    """One moment of the whole installation. `cases` and `parts` are bounded; `counts` counts everything."""
+
+    counts: dict[CaseState, int]
+    cases: tuple[CaseRow, ...]
+    parts: tuple[PartRow, ...]  # attempts that are not ended, of all cases
+    hosts: tuple[HostRow, ...]
+    gpus: tuple[GpuRow, ...]
+    workers: tuple[WorkerRow, ...]
+    lanes: tuple[LaneCount, ...]
+    alerts: tuple[AlertRow, ...]
+    events: tuple[NamedEvent, ...]  # newest first
+    unsent: int  # commands that the broker does not have yet
+    drain: str
+
+
+@dataclass(frozen=True)
+class CaseDetail:
+    """All of one case at one moment. `events` are its newest, oldest of them first."""
+
+    case: CaseRow
+    parts: tuple[PartRow, ...]
+    events: tuple[EventRow, ...]
+
+
+class Views:
+    """Reads for dashboards. Changes nothing, and may be opened on a read-only store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._database = store.database
+
+    def version(self) -> int:
+        """Return a number that changes when another connection has changed anything.
+
+        `PRAGMA data_version` (https://sqlite.org/pragma.html#pragma_data_version) costs next to nothing.
+        """
+        with translated(self._store.path):
+            return int(self._database.execute_sql("PRAGMA data_version").fetchone()[0])
+
+    def snapshot(
+        self, *, find: str = "", ended_since: float = 0.0, cases: int = 500, parts: int = 2000, events: int = 100
+    ) -> WatchData:
+        """Read one moment. `find` keeps the cases that have it in name, key, state, step, source or reason.
+
+        Without it, cases that ended before `ended_since` (wall seconds) are left out.
+        """
+        store = self._store
+        with store.reading():
+            return WatchData(
+                counts=store.cases.counts(),
+                cases=tuple(self._cases(find, ended_since, cases)),
+                parts=tuple(store.parts.live(limit=parts)),
+                hosts=tuple(store.hosts.all()),
+                gpus=tuple(store.gpus.all()),
+                workers=tuple(WorkerRow(**row) for row in store.workers.all()),
+                lanes=tuple(self._lanes()),
+                alerts=tuple(self._alerts()),
+                events=tuple(self._events(events)),
+                unsent=store.messages.unsent_count(),
+                drain=store.switches.drain(),
+            )
+
+    def detail(self, key: str, *, events: int = 500) -> CaseDetail | None:
+        """Read all of one case; None when there is none with this key."""
+        store = self._store
+        with store.reading():
+            case = store.cases.by_key(key)
+            if case is None:
+                return None
+            return CaseDetail(
+                case=case,
+                parts=tuple(store.parts.of_case(case.id)),
+                events=tuple(store.events.of_case(case.id, limit=events)),
+            )
+
+    def _cases(self, find: str, ended_since: float, limit: int) -> list[CaseRow]:
+        query = CaseTable.select()
+        if find:
+            columns = (
+                CaseTable.name,
+                CaseTable.key,
+                CaseTable.state,
+                CaseTable.step,
+                CaseTable.source,
+                CaseTable.reason,
+            )
+            # SQLite's LOWER knows ASCII only, so that is all that is lowered here
+            text = "".join(each.lower() if each.isascii() else each for each in find)
+            wanted = [fn.INSTR(fn.LOWER(column), text) > 0 for column in columns]
+            condition = wanted[0]
+            for each in wanted[1:]:
+                condition = condition | each
+            query = query.where(condition)
+        else:
+            live = [str(state) for state in CaseState if state not in ENDED]
+            query = query.where(CaseTable.state.in_(live) | (CaseTable.ended_at >= ended_since))
+        rank = SqlCase(CaseTable.state, [(str(state), place) for place, state in enumerate(STATE_ORDER)])
+        # Those that go on: oldest first, so that rows keep their places. Those that ended: the newest first.
+        age = SqlCase(None, [(CaseTable.ended_at.is_null(False), CaseTable.ended_at * -1)], CaseTable.id)
+        rows = query.order_by(rank, CaseTable.priority.desc(), age).limit(limit)
+        return [CaseRow.of(row) for row in rows.dicts().execute(self._database)]
+
+    def _lanes(self) -> list[LaneCount]:
+        query = (
+            PartTable.select(PartTable.lane, PartTable.state, fn.COUNT(PartTable.id))
+            .where(PartTable.state.in_([str(state) for state in PART_LIVE]))
+            .group_by(PartTable.lane, PartTable.state)
+        )
+        counts: dict[str, dict[str, int]] = {}
+        for lane, state, count in query.tuples().execute(self._database):
+            counts.setdefault(lane, {})[state] = count
+        return [
+            LaneCount(
+                lane, found.get(PartState.QUEUED, 0), found.get(PartState.WORKING, 0), found.get(PartState.WAITING, 0)
+            )
+            for lane, found in sorted(counts.items())
+        ]
+
+    def _alerts(self) -> list[AlertRow]:
+        query = AlertTable.select().order_by(AlertTable.since)
+        return [AlertRow(**row) for row in query.dicts().execute(self._database)]
+
+    def _events(self, limit: int) -> list[NamedEvent]:
+        events = self._store.events.latest(limit=limit)[::-1]
+        names = self._names(sorted({each.case for each in events if each.case is not None}))
+        return [NamedEvent(each, *names.get(each.case or 0, ("", ""))) for each in events]
+
+    def _names(self, identities: Sequence[int]) -> dict[int, tuple[str, str]]:
+        query: Any = CaseTable.select(CaseTable.id, CaseTable.key, CaseTable.name).where(CaseTable.id.in_(identities))
+        return {identity: (key, name) for identity, key, name in query.tuples().execute(self._database)}
