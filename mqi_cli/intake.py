@@ -173,6 +173,7 @@ class Intake:
     def _case_vanished(self, seen: CaseVanished) -> None:
         row = self._store.cases.newest(seen.source, seen.name)
         if row is not None and row.state is CaseState.SETTLING:
+            self._store.cases.update(row.id, look="")  # should it come back, even unchanged, it is news
             self._conductor.move(row, CaseState.CANCELLED, reason="it vanished before it was complete")
             self._conductor.note(row, kind="cancelled", text="vanished before it was complete")
 

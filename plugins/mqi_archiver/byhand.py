@@ -77,7 +77,8 @@ def restore_case(case: str, to: Path) -> None:
         archived = _index(Operator.open()).find(case)
         path, sha256 = Path(archived.path), archived.sha256
     proven = restore(path, to, sha256=sha256)
-    say(f"restored into {to}: {len(proven.sums)} files, each proven")
+    files = len(proven.sums) - 1  # all but the archive's own manifest
+    say(f"restored into {to}: {files} file{'' if files == 1 else 's'}, each proven")
 
 
 def prune_archives(*, older_than: str, dry_run: bool, yes: bool, json: bool, format: str) -> bool:
@@ -122,13 +123,13 @@ def _index(operator: Operator) -> Index:
 
 
 def _row(archived: Archived, state: str) -> dict[str, Any]:
-    at = datetime.fromtimestamp(archived.archived_at).astimezone()
+    at = datetime.fromtimestamp(archived.archived_at)
     return {
         "key": archived.key,
         "name": archived.name,
         "source": archived.source,
         "revision": archived.revision,
-        "archived": at.isoformat(sep=" ", timespec="minutes"),
+        "archived": at.isoformat(sep=" ", timespec="seconds"),
         "archived_at": archived.archived_at,
         "files": archived.files,
         "size": archived.size,

@@ -81,7 +81,7 @@ def identity(case: CaseRef, ctx: StageContext) -> str:
     parts = [case.key, case.fingerprint, str(ctx.options.include_input)]
     parts += [f"{step.name}/{each.part}/{each.facts.get('fingerprint')}" for step, each in downloads(ctx)]
     parts += [f"{each.step}/{each.part}/{each.attempt}" for each in ctx.earlier]  # a rerun is another one
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def gather(case: CaseRef, ctx: StageContext, *, read: Callable[[int], None]) -> Contents:

@@ -228,7 +228,7 @@ def _decompressed(stream: io.BufferedReader[Any]) -> Iterator[IO[bytes]]:
 
 def _members(plain: IO[bytes], take: Take | None) -> tuple[dict[str, Any], dict[str, str]]:
     with tarfile.open(fileobj=plain, mode="r|", encoding="utf-8") as tar:
-        document, sums = _documents(tar)
+        document, sums = _documents(tar, take)
         left = {name: sha256 for name, sha256 in sums.items() if name != MANIFEST}
         while (member := tar.next()) is not None:
             path = _fit(member)
@@ -251,13 +251,15 @@ def _members(plain: IO[bytes], take: Take | None) -> tuple[dict[str, Any], dict[
     return document, sums
 
 
-def _documents(tar: tarfile.TarFile) -> tuple[dict[str, Any], dict[str, str]]:
+def _documents(tar: tarfile.TarFile, take: Take | None = None) -> tuple[dict[str, Any], dict[str, str]]:
     texts = []
     for name in (MANIFEST, CHECKSUMS):
         member = tar.next()
         if member is None or member.name != name or member.type != tarfile.REGTYPE or member.size > MAX_DOCUMENT:
             raise Damaged(f"it does not begin with {MANIFEST} and {CHECKSUMS}: not one of mqi's archives")
         texts.append(b"".join(_Content(tar, member)))
+        if take:
+            take(PurePosixPath(name), member, iter(texts[-1:]))
     sums = parse_checksums(texts[1])
     if sums.get(MANIFEST) != hashlib.sha256(texts[0]).hexdigest():
         raise Damaged(f"{MANIFEST} does not match its checksum")

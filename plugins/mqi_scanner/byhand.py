@@ -63,5 +63,6 @@ def print_round(last: Round, *, json: bool, format: str) -> None:
         Column("source", "Source"), Column("name", "Case"), Column("stand", "Stands"),
         Column("files", "Files", justify="right"), Column("size", "Bytes", justify="right"), Column("note", "Why"),
     ]  # fmt: skip
-    unchanged = f"nothing new; {last.unchanged} cases are as they were" if last.unchanged else "no cases found"
+    were = "1 case is as it was" if last.unchanged == 1 else f"{last.unchanged} cases are as they were"
+    unchanged = f"nothing new; {were}" if last.unchanged else "no cases found"
     show(rows, columns, json=json, format=format, empty=unchanged)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mqi_cli import (
-    Alert,
     CaseSeen,
     CaseState,
     CaseVanished,
@@ -16,16 +15,16 @@ from mqi_cli import (
     PatrolContext,
     SourceView,
     Unfit,
-    case_directories,
     describe_os_error,
     parse_checksums,
 )
 from mqi_scanner.gate import Judgement, Look, Stand, conclude, judge
+from mqi_scanner.listing import Listing, is_gone
 from mqi_scanner.memory import Memory, directories_unchanged, look_at, spread
-from mqi_scanner.mounts import Mounts
 from mqi_scanner.proof import Changed, Proof
 
 UNFIT_AGAIN = 60.0  # s; what is in the way may go from a directory whose time we don't watch
+LONGEST = 30.0  # s that a round looks, and as many that it reads, however long the interval
 MAX_CHECKSUMS = 64 << 20  # bytes of a checksum file
 
 
@@ -59,11 +58,11 @@ class Scan:
     def __init__(self) -> None:
         self.round = Round()
         self._memory: dict[tuple[str, str], Memory] = {}
-        self._clear: set[str] = set()  # alert topics known not to be active
+        self._listing = Listing()
         self._turn = 0
 
     def __call__(self, ctx: PatrolContext) -> None:
-        """Do one round. Looking and reading may each take about one interval; what is left goes on in the next round."""
+        """Do one round. Looking and reading may each take about an interval; what is left goes on in the next round."""
         self.round = Round()
         sources = [each for each in ctx.sources if not each.complete_when.manual]
         self._turn += 1
@@ -73,24 +72,10 @@ class Scan:
         self._read(ctx, readable)
         self.round.stopped = ctx.stopping()
 
-    # --- which cases there are
-
     def _places(self, ctx: PatrolContext, source: SourceView) -> list[Place]:
-        mounts = Mounts(ctx.data_dir)
-        try:
-            found = dict(case_directories(source))
-        except OSError as error:
-            self._alert(ctx, source, f"source {source.name} can't be read: {describe_os_error(error)}")
+        found = self._listing.cases(ctx, source)
+        if found is None:
             return []
-        if not found and (former := mounts.lost(source)):
-            self._alert(ctx, source, f"source {source.name} is empty, and what was mounted there ({former}) is not")
-            return []
-        mounts.remember(source)
-        self._alert(ctx, source, "")
-        odd = [name for name in found if not _is_plain(name)]
-        self._alert_names(ctx, source, len(odd))
-        for name in odd:
-            del found[name]
         known = ctx.known(source.name)
         self._vanished(ctx, source, found, known)
         return [
@@ -104,7 +89,7 @@ class Scan:
         for key in [key for key in self._memory if key[0] == source.name and key[1] not in found]:
             del self._memory[key]
         for name, case in known.items():
-            if name not in found and case.state is CaseState.SETTLING and _is_gone(source.path / name):
+            if name not in found and case.state is CaseState.SETTLING and is_gone(source.path / name):
                 ctx.report(CaseVanished(source.name, name))
                 self.round.vanished += 1
 
@@ -147,13 +132,15 @@ class Scan:
         except FileNotFoundError:
             return None  # it went away since it was listed: the next round says so
         except OSError as error:
-            self._say(ctx, place, "", Judgement(Stand.SETTLING, f"can't be looked at: {describe_os_error(error)}"))
+            self._not_seen(ctx, place, Judgement(Stand.SETTLING, f"can't be looked at: {describe_os_error(error)}"))
             return None
         again = UNFIT_AGAIN if look.unfit else ctx.config.recheck
         memory.due = memory.looked_at + spread(place.name, again)
-        if self._is_accepted(place, look.snapshot):
+        if self._is_known(place, look.snapshot):
             memory.at_rest, memory.judgement = True, None
             self._keep(place)
+            if place.known is not None and place.known.snapshot != look.snapshot:  # it is again as it was accepted
+                ctx.report(CaseSeen(place.source.name, place.name, place.directory, look.snapshot))
             return None
         memory.at_rest = judgement.resting
         if judgement.stand is not Stand.PROVABLE:
@@ -181,10 +168,13 @@ class Scan:
         """Whether the state database still holds what our memory of the case rests on."""
         return place.known is not None and place.known.snapshot == place.memory.snapshot
 
-    def _is_accepted(self, place: Place, snapshot: str) -> bool:
+    def _is_known(self, place: Place, snapshot: str) -> bool:
+        """Whether the state database holds the case with exactly this content: there is nothing to report."""
         known, proven = place.known, place.memory.proven
         if known is None or known.state is CaseState.SETTLING:
             return False
+        if _was_refused(known) and known.snapshot == snapshot:
+            return True  # an operator cancelled it before it was complete: that holds until its content changes
         return known.accepted == snapshot or (proven is not None and proven.fingerprint == known.fingerprint)
 
     def _keep(self, place: Place) -> None:
@@ -261,6 +251,12 @@ class Scan:
         ctx.report(seen)
         self.round.complete.append(seen)
 
+    def _not_seen(self, ctx: PatrolContext, place: Place, judgement: Judgement) -> None:
+        if place.known is not None and place.known.accepted:  # a failing disk says nothing about an accepted content
+            self.round.open[place.source.name, place.name] = judgement
+        else:
+            self._say(ctx, place, "", judgement)
+
     def _say(self, ctx: PatrolContext, place: Place, snapshot: str, judgement: Judgement) -> None:
         seen = CaseSeen(place.source.name, place.name, place.directory, snapshot)
         if judgement.stand is Stand.PROBLEM:
@@ -274,27 +270,9 @@ class Scan:
             ctx.report(seen)
             place.memory.said = seen
 
-    def _alert(self, ctx: PatrolContext, source: SourceView, text: str) -> None:
-        hint = "is the share mounted, and may mqi's user read it? `mqi doctor` tells" if text else ""
-        self._raise(ctx, f"source:{source.name}", text or f"source {source.name} can be read again", hint, bool(text))
-
-    def _alert_names(self, ctx: PatrolContext, source: SourceView, count: int) -> None:
-        text = f"source {source.name} holds {count} directories whose names can't be used" if count else ""
-        hint = "rename them: names are UTF-8, without control characters" if count else ""
-        fine = f"source {source.name} holds no unusable name any more"
-        self._raise(ctx, f"source:{source.name}:names", text or fine, hint, bool(count))
-
-    def _raise(self, ctx: PatrolContext, topic: str, text: str, hint: str, active: bool) -> None:
-        if active:
-            self._clear.discard(topic)
-            ctx.report(Alert(topic, True, text, hint))
-        elif topic not in self._clear:  # after a start an alert may stand that an earlier process raised
-            self._clear.add(topic)
-            ctx.report(Alert(topic, False, text))
-
 
 def _budget(ctx: PatrolContext) -> float:
-    return max(float(ctx.config.interval), 1.0)
+    return min(max(float(ctx.config.interval), 1.0), LONGEST)
 
 
 def _pause(ctx: PatrolContext) -> Callable[[], bool]:
@@ -303,27 +281,14 @@ def _pause(ctx: PatrolContext) -> Callable[[], bool]:
 
 
 def _is_settling(place: Place) -> bool:
-    return (
-        place.known is None or place.known.state is CaseState.SETTLING or place.known.accepted != place.known.snapshot
-    )
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        path.stat(follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
+    known = place.known
+    if known is None or known.state is CaseState.SETTLING:
         return True
-    except OSError:
-        return False
-    return False
+    return known.accepted != known.snapshot and not (_was_refused(known) and known.snapshot)
 
 
-def _is_plain(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return all(ord(char) >= 32 and ord(char) != 127 for char in name)
+def _was_refused(known: KnownCase) -> bool:
+    return known.state is CaseState.CANCELLED and not known.accepted
 
 
 def _read_checksums(path: Path) -> Mapping[str, str] | None:
