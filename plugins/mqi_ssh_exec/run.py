@@ -38,12 +38,13 @@ def grace_of(ctx: StageContext) -> int:
 
 def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
     """Bring the run one turn on."""
+    del case  # its key is in the layout; its name has no business on a host
     submitted = ctx.facts.get("submitted") == ctx.attempt
     try:
         job = job_of(ctx)
         status = job.status() if submitted else JobStatus(JobState.NONE)
         if status.state in (JobState.NONE, JobState.CLAIMED):
-            order = make_order(case, ctx)
+            order = make_order(ctx)
             if not submitted:
                 ctx.remember(submitted=ctx.attempt)
             status = job.submit(order, wait=AT_ONCE)
@@ -136,7 +137,7 @@ def cancel(case: CaseRef, ctx: StageContext) -> Done | Wait:
     return Done()
 
 
-def make_order(case: CaseRef, ctx: StageContext) -> Order:
+def make_order(ctx: StageContext) -> Order:
     """Put together what is to run. Raises `GiveUp` where an earlier step's work directory is not known."""
     options: RunOptions = ctx.options
     section: SshExecSection = ctx.config
@@ -145,7 +146,7 @@ def make_order(case: CaseRef, ctx: StageContext) -> Order:
     values = {
         "input_dir": str(layout.input),
         "work_dir": str(layout.work(ctx.step, ctx.part, ctx.attempt)),
-        "case_key": case.key,
+        "case_key": layout.key,
         "part": ctx.part,
         "gpu_ids": ",".join(str(gpu.index) for gpu in ctx.gpus),
         "gpu_uuids": uuids,

@@ -1,0 +1,166 @@
+"""The helper on its own, in each shell; a look at what lives, from outside; places that one shell alone fills."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from mqi_ssh_exec.helper import helper_text
+from mqi_ssh_exec.job_status import JobStatus, read_report
+from mqi_ssh_exec.scheduler import Call, Direct, Order, Place, helper_call
+
+SHELLS = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox",), "mksh": ("mksh",)}
+
+
+def until(condition: Callable[[], object], *, within: float = 15.0, what: str = "") -> None:
+    """Wait for a condition, with a limit."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, f"not within {within} s: {what or condition}"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives; one that only waits to be collected does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def start_time(pid: int) -> str:
+    """Return the field by which two processes of one number are told apart."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+
+
+def processes_below(directory: Path) -> list[int]:
+    """Return the living processes that mention a directory: in their arguments, their environment or as their own."""
+    found = []
+    text = str(directory).encode()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid() or not alive(int(process.name)):
+            continue
+        try:
+            facts = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            facts += os.fsencode((process / "cwd").readlink())
+        except OSError:
+            continue
+        if text in facts:
+            found.append(int(process.name))
+    return found
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return a ledger's lines; none while it is not there."""
+    try:
+        return file.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def shell_path(name: str, directory: Path) -> str:
+    """Make a PATH in which `sh` is this shell; for busybox one in which everything is busybox."""
+    program = shutil.which(SHELLS[name][0])
+    assert program
+    directory.mkdir(exist_ok=True)
+    if name == "busybox":
+        subprocess.run([program, "--install", "-s", str(directory)], check=True)
+        return str(directory)
+    (directory / "sh").symlink_to(program)
+    return f"{directory}:{os.environ['PATH']}"
+
+
+class FarSide:
+    """A part's directory, and the helper in one shell."""
+
+    def __init__(self, directory: Path, path: str) -> None:
+        self.part = directory / "work" / "simulate" / "_"
+        self.ledger = directory / "ledger"
+        self.helper = directory / "mqi-job"
+        self.helper.write_bytes(helper_text())
+        self.environment = {"PATH": path, "LEDGER": str(self.ledger), "MARK": str(directory)}
+        self.scheduler = Direct(PurePosixPath(self.helper))
+
+    def place(self, attempt: int = 1) -> Place:
+        return Place(PurePosixPath(self.part), attempt)
+
+    def records(self, attempt: int = 1) -> Path:
+        return self.part / f".{attempt}.job"
+
+    def work(self, attempt: int = 1) -> Path:
+        return self.part / str(attempt)
+
+    def spawn(self, call: Call) -> subprocess.Popen[bytes]:
+        """Call the helper without waiting for its answer."""
+        program = subprocess.Popen(
+            ["sh", *call.argv[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            executable=shutil.which("sh", path=self.environment["PATH"]),
+            start_new_session=True,
+        )
+        assert program.stdin
+        program.stdin.write(call.stdin)
+        program.stdin.close()
+        program.stdin = None
+        return program
+
+    def call(self, call: Call) -> str:
+        """Call the helper and return what it says."""
+        program = self.spawn(call)
+        out, err = program.communicate(timeout=60)
+        assert not err, err.decode()
+        return out.decode("utf-8", "replace")
+
+    def order(self, command: str, *, time_limit: int = 0, kill_after: int = 1, log_limit: int = 65_536) -> Order:
+        return Order(f"{command}\n".encode(), None, time_limit, kill_after, log_limit)
+
+    def submit(self, command: str, *, attempt: int = 1, wait: int = 0, **limits: int) -> JobStatus:
+        order = self.order(command, **limits)
+        return read_report(self.call(self.scheduler.submit(self.place(attempt), order, wait=wait)))
+
+    def status(self, *, attempt: int = 1, wait: int = 0) -> JobStatus:
+        return read_report(self.call(self.scheduler.status(self.place(attempt), wait=wait)))
+
+    def kill(self, *, attempt: int = 1, grace: int = 1, reason: str = "operator", wait: int = 10) -> JobStatus:
+        call = self.scheduler.kill(self.place(attempt), grace=grace, reason=reason, wait=wait)
+        return read_report(self.call(call))
+
+    def ask(self, verb: str, *arguments: str, attempt: int = 1) -> str:
+        return self.call(helper_call(PurePosixPath(self.helper), verb, self.place(attempt), *arguments))
+
+    def runner(self, attempt: int = 1) -> int:
+        """Return the process id of the run's runner."""
+        until(lambda: (self.records(attempt) / "started").exists())
+        return int(dict(self._started(attempt))["pid"])
+
+    def _started(self, attempt: int) -> Iterator[tuple[str, str]]:
+        for line in (self.records(attempt) / "started").read_text().splitlines():
+            name, _, value = line.partition("=")
+            yield name, value
+
+    def rewrite_started(self, attempt: int = 1, **changes: str) -> None:
+        """Write the runner's record with other values: what is left after a restart, on another machine, …"""
+        facts = dict(self._started(attempt)) | changes
+        (self.records(attempt) / "started").write_text("".join(f"{name}={value}\n" for name, value in facts.items()))
+
+    def kill_all(self) -> None:
+        """End everything of this far side by force, as a crash of its machine would, but for the machine."""
+        for _ in range(100):
+            found = processes_below(self.part.parent.parent.parent)
+            if not found:
+                return
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        raise AssertionError("something can't be ended")
