@@ -13,7 +13,7 @@ _MOVED = (
     Column("step", "step"),
     Column("files", "files", "right"),
     Column("bytes", "bytes", "right"),
-    Column("moved_bytes", "moved now", "right"),
+    Column("moved_bytes", "bytes moved now", "right"),
     Column("seconds", "s", "right"),
     Column("fingerprint", "fingerprint"),
 )

@@ -9,6 +9,7 @@ import pytest
 
 from mqi_cli import Host
 from mqi_cli.config.model import LocalHostSection
+from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import OpenSSHServer
 from sftp.bench import Bench
@@ -21,16 +22,15 @@ def make_host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
     """Give a function that opens a host of a kind, closed at the end. Its base directory is the test's own."""
     opened: list[Host] = []
 
-    def make(kind: str, *, port: int | None = None) -> Host:
+    def make(kind: str, *, port: int | None = None, server: OpenSSHServer | None = None) -> Host:
         base = tmp_path / "far"
         base.mkdir(exist_ok=True)
         host: Host
         if kind == "local":
-            from mqi_cli.hosts.local import LocalHost
-
             host = LocalHost("far", LocalHostSection(type="local", base_dir=str(base)), tmp_path)
         else:
-            server: OpenSSHServer = request.getfixturevalue("sshd" if kind == "ssh" else "sftp_server")
+            server = server or request.getfixturevalue("sshd" if kind == "ssh" else "sftp_server")
+            assert server is not None
             changes: dict[str, object] = {"base_dir": str(base), "idle_timeout": 10.0}
             if port is not None:
                 known = tmp_path / "known_hosts"

@@ -6,16 +6,19 @@ import functools
 import json
 import os
 import subprocess
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import CaseRef, Done, GiveUp, HostFull, HostRefused, RetryLater, Wait, build_manifest
+from mqi_cli import CaseRef, Done, GiveUp, Host, HostFull, HostRefused, RetryLater, Wait, build_manifest
+from mqi_cli.hosts.sshd import OpenSSHServer
 from sftp.bench import (
     KEY,
     Bench,
     CountsWrites,
     DamagesWhatIsWritten,
+    FilesThrough,
     HasLittleRoom,
     HostThrough,
     contents,
@@ -334,3 +337,47 @@ def test_the_key_is_the_only_name_of_the_case_on_the_host(bench: Bench) -> None:
 
     found = [path.name for path in Path(bench.host.base_dir).rglob("*")]
     assert not any("Doe" in name for name in found)
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_a_disk_that_fills_up_on_the_host_pauses_it_and_the_upload_goes_on_once_there_is_room(
+    tmp_path: Path, make_host: Callable[..., Host], kind: str
+) -> None:
+    class TellsNoRoom(FilesThrough):
+        """A server that can't say beforehand how much room is left."""
+
+        def space(self, path: PurePosixPath) -> None:
+            return None
+
+    host = make_host(kind)
+    place = Path(host.base_dir)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("file systems can't be mounted here")
+    try:
+        bench = Bench(tmp_path, host)
+        fill(bench.source, {f"{number}": bytes([number]) * 50_000 for number in range(12)})
+        fill(place, {"filler": b"x" * 700_000})
+        with pytest.raises(HostFull):
+            bench.upload(host=HostThrough(host, TellsNoRoom))
+        assert not bench.input.exists()
+        (place / "filler").unlink()
+        done = bench.upload()
+        arrived = contents(bench.input)
+    finally:
+        host.close()
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] < 600_000
+    assert arrived == contents(bench.source)
+
+
+@pytest.mark.parametrize("lines", [["MaxSessions 1"], ["MaxSessions 2"]])
+def test_a_server_that_allows_few_channels_is_slower_and_no_failure(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host], lines: list[str]
+) -> None:
+    bench = Bench(tmp_path, make_host("ssh", server=sshd.variant(*lines)))
+    fill(bench.source, sample_case())
+
+    assert isinstance(bench.upload(), Done)
+    assert contents(bench.input) == contents(bench.source)

@@ -1,0 +1,124 @@
+"""`mqi transfer …` as an operator types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mqi_cli import Manifest, ManifestFile
+from mqi_sftp.verify import Finding, Side, judge
+from sftp.bench import contents, fill, flip_a_byte, sample_case
+
+Mqi = Callable[..., str]
+
+
+@pytest.fixture
+def mqi(tmp_path: Path) -> Mqi:
+    """`mqi` over a config with one host, this machine; checks the exit code and returns what it printed."""
+    copy = "cp -r {input_dir} {work_dir}/dose"
+    steps = [
+        {"upload": {"host": "here"}},
+        {"run": {"host": "here", "command": copy}},
+        {"download": {"host": "here", "from": "dose", "to": str(tmp_path / "results" / "{case_name}")}},
+    ]
+    config = {
+        "state": {"path": str(tmp_path / "state" / "state.db")},
+        "hosts": {"here": {"type": "local", "base_dir": str(tmp_path / "far")}},
+        "sources": [{"path": str(tmp_path / "in"), "complete_when": "manual", "workflow": "qa"}],
+        "workflows": {"qa": steps},
+    }
+    (tmp_path / "mqi.yaml").write_text(json.dumps(config))
+
+    def call(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "mqi_cli", *words],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return call
+
+
+def test_a_case_goes_there_and_its_results_come_back_by_hand(mqi: Mqi, tmp_path: Path) -> None:
+    case = tmp_path / "in" / "Doe^John"
+    fill(case, sample_case())
+    mqi("case", "add", str(case))
+    assert "nothing of this case has been moved yet" in mqi("transfer", "verify", "Doe", code=1)
+
+    would = mqi("transfer", "upload", "Doe", "--dry-run", "--json")
+    assert {each["act"] for each in json.loads(would)} == {"send"}
+    assert len(json.loads(would)) == 223
+    assert not list((tmp_path / "far").rglob("*.ptn")), "a dry run moves nothing"
+
+    (sent,) = json.loads(mqi("transfer", "upload", "Doe", "--json"))
+    assert sent["files"] == 223
+    assert sent["sent_bytes"] == sent["bytes"]
+    mqi("exec", "run", "Doe")
+    assert "fetch" in mqi("transfer", "download", "Doe", "--dry-run")
+    mqi("transfer", "download", "Doe")
+    assert contents(tmp_path / "results" / "Doe^John") == contents(case)
+    assert mqi("transfer", "verify", "Doe").count("equal; as proven when it was moved") == 2
+
+    victim = next((tmp_path / "results").rglob("*.ptn"))
+    flip_a_byte(victim)
+    told = mqi("transfer", "verify", "Doe", code=1)
+    assert victim.name in told
+    assert "not what was proven when it was moved: here" in told
+    (upload, download) = json.loads(mqi("transfer", "verify", "Doe", "--json", code=1))
+    assert (upload["differs"], download["differs"]) == (False, True)
+    assert [each["problem"] for each in download["findings"]] == ["differs"]
+
+    shutil.rmtree(tmp_path / "far")
+    flip_a_byte(victim)
+    assert "nothing on here any more, to compare with; as proven" in mqi("transfer", "verify", "Doe")
+
+    logs = "".join(mqi("case", "log", "Doe").splitlines()[1:])
+    assert ".ptn" not in logs
+
+
+ONE = Manifest((ManifestFile("a", 1, "1" * 64), ManifestFile("b", 1, "2" * 64)))
+OTHER = Manifest((ManifestFile("a", 1, "3" * 64), ManifestFile("c", 1, "2" * 64)))
+
+
+def test_each_path_that_differs_is_named_with_the_side_that_has_it() -> None:
+    verdict = judge("upload", Side("here", ONE), Side("there", OTHER), recorded=ONE.fingerprint)
+
+    assert verdict.differs
+    assert verdict.findings == (Finding("a", "differs"), Finding("b", "only here"), Finding("c", "only there"))
+    assert verdict.text.endswith("not what was proven when it was moved: there")
+
+
+def test_two_sides_that_are_equal_but_not_what_was_proven_differ() -> None:
+    assert judge("upload", Side("here", ONE), Side("there", ONE), recorded=OTHER.fingerprint).differs
+
+
+def test_one_side_that_is_gone_leaves_the_record_to_compare_with() -> None:
+    verdict = judge("download", Side("there", None), Side("here", ONE), recorded=ONE.fingerprint)
+
+    assert not verdict.differs
+    assert "nothing there any more" in verdict.text
+    assert judge("download", Side("there", None), Side("here", OTHER), recorded=ONE.fingerprint).differs
+
+
+def test_nothing_on_either_side_is_not_well() -> None:
+    assert judge("download", Side("there", None), Side("here", None), recorded="").differs
+
+
+def test_a_link_that_came_to_be_on_a_side_is_named() -> None:
+    verdict = judge("upload", Side("here", ONE), Side("there", ONE, ("link",)), recorded=ONE.fingerprint)
+
+    assert verdict.differs
+    assert verdict.findings == (Finding("link", "neither file nor directory, there"),)
