@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -41,7 +40,6 @@ class SshHost:
             limit=config.limits.connections,
             patience=max(config.connect_timeout, config.idle_timeout),
         )
-        self._lock = threading.Lock()
         self._home: PurePosixPath | None = None
         self._runs_programs = False
 
@@ -51,10 +49,6 @@ class SshHost:
         text = self.config.base_dir
         if text.startswith("/"):
             return PurePosixPath(text)
-        if text != "~" and not text.startswith("~/"):
-            raise HostRefused(
-                f"host {self.name}: its base_dir is not absolute", host=self.name, hint="write /… or ~/… in the config"
-            )
         if self._home is None:
             with self._files() as files:
                 self._home = files.real_path(".")
@@ -148,21 +142,21 @@ class SshHost:
 
         One that is forced into SFTP takes any command, runs none and may report success.
         """
-        with self._lock:
-            if self._runs_programs:
-                return
-            deadline = Deadline(self.config.connect_timeout)
-            with self._started(["printf", "%s", _PROBE]) as (connection, channel):
-                done = converse(connection, channel, b"", deadline=deadline, limit=1 << 16)
-            if done.stdout != _PROBE.encode():
-                if done.stdout.endswith(_PROBE.encode()):
-                    raise HostRefused(
-                        f"host {self.name}: the account's login files print text before every command's output",
-                        host=self.name,
-                        hint="make ~/.bashrc or its like silent where the shell is not interactive",
-                    )
-                raise self._no_shell()
+        if self._runs_programs:
+            return
+        deadline = Deadline(self.config.connect_timeout)
+        with self._started(["printf", "%s", _PROBE]) as (connection, channel):
+            done = converse(connection, channel, b"", deadline=deadline, limit=1 << 16)
+        if done.stdout == _PROBE.encode():
             self._runs_programs = True
+        elif done.stdout.endswith(_PROBE.encode()):
+            raise HostRefused(
+                f"host {self.name}: the account's login files print text before every command's output",
+                host=self.name,
+                hint="make ~/.bashrc or its like silent where the shell is not interactive",
+            )
+        else:
+            raise self._no_shell()
 
     def _no_shell(self) -> NoShell:
         return NoShell(

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mqi_cli.errors import HostError, HostFault, HostUnreachable
+from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable
 from mqi_cli.hosts.sftp_protocol import SftpLost
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_connection import ChannelRefused, Request, RequestDenied, SshConnection
 
 CHANNELS = 8  # of one connection; OpenSSH's MaxSessions is 10 unless the host's administrator lowers it
+_REFUSAL_HOLDS = 5.0  # seconds
 _REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
 
 
@@ -65,6 +66,7 @@ class SshPool:
         """End all connections. What is lent breaks; the next use connects again."""
         with self._changed:
             shared, self._shared = self._shared, []
+            self._failed = None
             self._changed.notify_all()
         for each in shared:
             each.connection.close()
@@ -92,7 +94,13 @@ class SshPool:
             channel.close()
             self._give_back(shared)
             if isinstance(error, SftpLost):
-                raise HostUnreachable(f"host {self.name}: no file session: {error}", host=self.name) from error
+                if not shared.connection.alive:
+                    raise shared.connection.lost() from error
+                raise HostFault(
+                    f"host {self.name}: no file session with the account: {error}",
+                    host=self.name,
+                    hint="does its sftp subsystem start, and are its login files silent?",
+                ) from error
             raise
 
     def _open(self, request: Request) -> tuple[_Shared, SshChannel]:
@@ -142,10 +150,13 @@ class SshPool:
             with self._changed:
                 if len(self._shared) >= self._limit or any(not each.busy for each in self._living()):
                     return None
-                if self._failed is not None and self._failed[0] >= entered:
-                    # It failed for another thread while this one waited: knocking again can get us shut out.
-                    failed = self._failed[1]
-                    raise type(failed)(failed.message, host=failed.host, hint=failed.hint)
+                if self._failed is not None:
+                    # It failed for another thread while this one waited, or we were refused a moment ago: knocking
+                    # again and again gets us shut out.
+                    at, failed = self._failed
+                    refused = isinstance(failed, HostRefused) and time.monotonic() - at < _REFUSAL_HOLDS
+                    if refused or at >= entered:
+                        raise type(failed)(failed.message, host=failed.host, hint=failed.hint)
             try:
                 connection = self._connect()
             except HostError as error:

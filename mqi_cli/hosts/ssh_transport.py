@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
-from mqi_cli.errors import HostUnreachable, describe_os_error
+from mqi_cli.errors import HostRefused, HostUnreachable, describe_os_error
 from mqi_cli.hosts import ssh_channel
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Transport(paramiko.Transport):
 
 def greet(name: str, config: SshHostSection, kinds: list[str]) -> tuple[Transport, Wire]:
     """Connect as far as the key exchange. A busy server drops connections at random (`MaxStartups`): try again then."""
-    for left in reversed(range(_GREETING_TRIES)):
+    until = time.monotonic() + config.connect_timeout
+    for turn in range(1, _GREETING_TRIES + 1):
         wire = Wire(_connect(name, config))
         transport = Transport(wire)
         transport.set_log_channel(_WIRE_LOG.name)
@@ -108,13 +110,19 @@ def greet(name: str, config: SshHostSection, kinds: list[str]) -> tuple[Transpor
             return transport, wire
         except (paramiko.SSHException, EOFError, OSError) as error:
             end(transport)
-            if transport.remote_version or not left:
+            if isinstance(error, IncompatiblePeer):
+                raise HostRefused(
+                    f"host {name}: no SSH connection: the two ends agree on no algorithm",
+                    host=name,
+                    hint="the server is too old or too narrowly set: it has to offer AES in GCM or CTR mode",
+                ) from error
+            if transport.remote_version or turn == _GREETING_TRIES or time.monotonic() >= until:
                 raise HostUnreachable(
                     f"host {name}: no SSH connection: {why(transport, error)}",
                     host=name,
                     hint="is this an SSH server? is it overloaded?",
                 ) from error
-        time.sleep(random.uniform(0.5, 1.5) * 0.2 * (_GREETING_TRIES - left))  # noqa: S311 nothing secret hangs on it
+        time.sleep(random.uniform(0.5, 1.5) * 0.2 * turn)  # noqa: S311 nothing secret hangs on it
     raise AssertionError("the last try returns or raises")
 
 
@@ -144,8 +152,6 @@ def _connect(name: str, config: SshHostSection) -> socket.socket:
 def why(transport: Transport, error: BaseException) -> str:
     if transport.parting:
         return f"the server ended it: {transport.parting}"
-    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return "the two ends agree on no algorithm"
     if isinstance(error, paramiko.SSHException) and "banner" in str(error):
         return "the server hung up before its greeting"
     if isinstance(error, OSError):

@@ -200,7 +200,7 @@ def make_key(path: Path) -> None:
 
 
 def _settings(server: OpenSSHServer) -> list[str]:
-    return [
+    settings = [
         f"ListenAddress {_LOOPBACK}",
         f"Port {server.port}",
         f"HostKey {server.host_key_file}",
@@ -225,6 +225,9 @@ def _settings(server: OpenSSHServer) -> list[str]:
         # a home of its own: the account's real one may have start-up files that take long or print something
         f"SetEnv HOME={server.home} {_MARK}={server.directory}",
     ]
+    # the one keyword that a server refuses to read twice
+    own = any(line.startswith("Subsystem ") for line in server.lines)
+    return [line for line in settings if not (own and line.startswith("Subsystem "))]
 
 
 @cache

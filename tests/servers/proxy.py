@@ -113,7 +113,9 @@ class TcpProxy:
             return
         self._links.add(far_writer)
         try:
-            await asyncio.gather(self._pump(reader, far_writer, up=True), self._pump(far_reader, writer, up=False))
+            # a task that ends cancelled makes asyncio's server complain in the log
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pump(reader, far_writer, up=True), self._pump(far_reader, writer, up=False))
         finally:
             for each in (writer, far_writer):
                 self._links.discard(each)
