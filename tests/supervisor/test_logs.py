@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import resource
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from mqi_cli import logfile
 from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import BrokerSection, LogSection
 from mqi_cli.errors import HostFault
@@ -196,6 +198,25 @@ def test_following_a_log_goes_on_across_rotations(tmp_path: Path) -> None:
     tail.close()
     file.close()
     assert [line[0] for line in got] == [str(number) for number in range(10)]
+
+
+def test_a_line_that_comes_just_before_a_rotation_is_followed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = LogFile(tmp_path / "x.log", max_size=50, keep=3)
+    file.write("old")
+    tail = Tail(tmp_path / "x.log")
+    replaced = logfile._replaced
+
+    def rotated_in_between(path: Path, opened: os.stat_result) -> bool:
+        file.write("just before")
+        file.write("after " + "z" * 44)
+        return replaced(path, opened)
+
+    monkeypatch.setattr(logfile, "_replaced", rotated_in_between)
+    assert [line.split()[0] for line in tail.read()] == ["just", "after"]
+    tail.close()
+    file.close()
 
 
 @pytest.mark.parametrize("text", ["plain", "größer 東京", ""])

@@ -104,6 +104,8 @@ def test_silence_while_the_supervisor_itself_stood_still_is_no_proof_of_hanging(
         supervisor.turn(longest=0.01)
     finally:
         os.kill(child.pid or 0, signal.SIGCONT)
+    for _ in range(20):
+        supervisor.turn(longest=0.02)
     assert (child.state, child.restarts) == (ChildState.RUNNING, 0)
 
 
@@ -146,7 +148,8 @@ def test_a_program_that_does_not_exist_is_told_of_and_tried_again(bench: Bench, 
 
 
 def test_a_stop_ends_the_conductor_after_the_workers(bench: Bench, program: Programs) -> None:
-    supervisor = bench.start(program("conductor", OBEDIENT, last=True), program("worker-1", OBEDIENT))
+    slow = OBEDIENT.replace('print("drained"', 'time.sleep(0.5); print("drained"')
+    supervisor = bench.start(program("conductor", OBEDIENT, last=True), program("worker-1", slow))
     bench.until(lambda: all(each.state is ChildState.RUNNING for each in supervisor.children.values()))
     supervisor.ask_stop()
     bench.until(lambda: supervisor.turn(longest=0.02))

@@ -291,6 +291,7 @@ def test_the_picture_is_an_svg_of_the_frame(tmp_path: Path) -> None:
 def test_wide_characters_are_counted_by_the_cells_they_take() -> None:
     assert cell_len(cut("東京" * 10, 9, middle=True)) <= 9
     assert cell_len(cut("東京" * 10, 9)) <= 9
+    assert cell_len(cut("東京東京東京", 9)) <= 9
     assert cut("short", 9) == "short"
     assert cut("abcdefghij", 5, middle=True) == "ab…ij"
     assert cut("abc", 1) == "…"
