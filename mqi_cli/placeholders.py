@@ -27,12 +27,16 @@ def local_path(template: str | Path, case: CaseRef, *, part: str = "") -> Path:
     """Fill a local path's placeholders.
 
     `{case_name}` is the case's name; from the second revision on with `.r2` and so on behind it, so that the results
-    of a revision never land on those of another. Raises `ValueError` for a name that would lead out of its place.
+    of a revision never land on those of another. A case outside every source has its whole path for a name: of that
+    the last part stands here, with the key behind it, for two such cases may end alike. Raises `ValueError` for a name
+    that would lead out of its place.
     """
     name = PurePosixPath(case.name)
-    if name.is_absolute() or ".." in name.parts or not name.parts:
-        raise ValueError("the case's name is not a relative path")
-    shown = case.name if case.revision == 1 else f"{case.name}.r{case.revision}"
+    if ".." in name.parts or not name.name:
+        raise ValueError("the case's name is not a path below a source")
+    shown = f"{name.name}.{case.key}" if name.is_absolute() else case.name
+    if case.revision > 1:
+        shown = f"{shown}.r{case.revision}"
     return Path(
         str(template).format(case_name=shown, case_key=case.key, source=case.source, part=part or "_")
     ).expanduser()

@@ -410,3 +410,18 @@ def test_a_worker_that_stops_leaves_what_it_fetched_to_the_next_turn(bench: Benc
     assert isinstance(done, Done)
     assert 0 < done.facts["fetched_bytes"] < 240_000
     assert contents(bench.destination) == contents(bench.outputs)
+
+
+def test_a_case_outside_every_source_has_a_place_that_is_its_own(local_bench: Bench) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    local_bench.download(case=CaseRef(KEY, "/somewhere/else/Doe", 1, "", Path("/somewhere/else/Doe"), "f"))
+
+    assert contents(local_bench.destination.with_name(f"Doe.{KEY}")) == contents(local_bench.outputs)
+
+
+def test_a_name_that_would_lead_out_of_its_place_is_refused(local_bench: Bench) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    with pytest.raises(GiveUp, match="gives no usable path"):
+        local_bench.download(case=CaseRef(KEY, "../Doe", 1, "s", local_bench.source, "f"))
