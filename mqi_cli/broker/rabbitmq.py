@@ -27,6 +27,7 @@ from mqi_cli.config.model import BrokerSection
 from mqi_cli.errors import BrokerUnreachable
 
 BATCH = 500  # letters that are on the way before their confirmations are waited for
+PUBLISH_SECONDS = 40.0  # connecting and declaring included; a process that hangs for a minute is taken for stuck
 PATIENCE_SECONDS = 5.0  # a `take` waits at least so long for a connection to come up
 REASON_LIMIT = 1000  # characters
 
@@ -56,7 +57,7 @@ class RabbitBroker:
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish and wait until the broker has every message on disk. Ids are not compared: a repeat comes twice."""
         letters = [Letter(self._queue(each.lane), each.id, each.body, at=self._clock.now()) for each in messages]
-        self._run(self._publish([each.lane for each in messages], letters))
+        self._run(self._publish_in_time([each.lane for each in messages], letters))
 
     def take(self, lane: str, *, timeout: float) -> Delivery | None:
         """Take a lane's next message, waiting for one, and for the broker, up to `timeout` seconds. None also when closed meanwhile."""
@@ -66,7 +67,7 @@ class RabbitBroker:
     def ack(self, delivery: Delivery) -> None:
         """Tell the broker that a message is dealt with."""
         arrival = _arrival_of(delivery)
-        self._run(self._settle(arrival, requeue=False))
+        self._run(self._soon(arrival.channel.ack, arrival.tag))
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a message among the dead letters, with the reason in a header, or back into its lane."""
@@ -79,8 +80,8 @@ class RabbitBroker:
                 "x-mqi-at-ms": round(now * 1000),
             }  # pika carries no floats
             letter = Letter(self._queue(delivery.lane) + DEAD, delivery.id, delivery.body, headers, now)
-            self._run(self._publish([delivery.lane], [letter]))
-        self._run(self._settle(arrival, requeue=requeue))
+            self._run(self._publish_in_time([delivery.lane], [letter]))
+        self._run(self._soon(arrival.channel.put_back if requeue else arrival.channel.ack, arrival.tag))
 
     def depth(self, lane: str) -> LaneDepth:
         """Count a lane's messages. The protocol doesn't tell what others have taken: `taken` is this object's own."""
@@ -88,8 +89,8 @@ class RabbitBroker:
 
     def dead(self, lane: str, *, limit: int = 1000) -> list[DeadLetter]:
         """Read a lane's dead letters, oldest first. Who looks at the same moment may see fewer."""
-        arrivals = self._run(self._look_at_dead(lane, limit))
-        return [_dead_letter(lane, each) for each in arrivals]
+        letters = [_dead_letter(lane, each) for each in self._run(self._look_at_dead(lane, limit))]
+        return sorted(letters, key=lambda each: each.at)
 
     def drop_dead(self, lane: str, message_id: str) -> bool:
         """Remove one dead letter."""
@@ -132,6 +133,13 @@ class RabbitBroker:
                 self._thread = threading.Thread(target=_turn, args=(self._loop,), name="rabbitmq", daemon=True)
                 self._thread.start()
             return self._loop
+
+    async def _publish_in_time(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await self._publish(lanes, letters)
+        except TimeoutError:
+            raise BrokerUnreachable(f"the broker {self._login.place} is too slow", hint=REACH_HINT) from None
 
     async def _publish(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
         queues = [self._queue(lane) for lane in dict.fromkeys(lanes)]
@@ -187,8 +195,8 @@ class RabbitBroker:
                 post = self._posts[lane] = Post(queue, await connection.channel())
             return post
 
-    async def _settle(self, arrival: Arrival, *, requeue: bool) -> None:
-        arrival.channel.settle(arrival.tag, requeue=requeue)
+    async def _soon(self, settle: Callable[[int], None], tag: int) -> None:
+        settle(tag)
 
     async def _depth(self, lane: str) -> LaneDepth:
         queue = self._queue(lane)
@@ -212,7 +220,7 @@ class RabbitBroker:
         async def drop(channel: Channel, queue: str) -> bool:
             while arrival := await channel.get(queue):
                 if _id_of(arrival) == message_id:
-                    channel.settle(arrival.tag)
+                    channel.ack(arrival.tag)
                     return True
             return False
 
@@ -226,8 +234,12 @@ class RabbitBroker:
         try:
             return await work(channel, queue + DEAD)
         finally:
-            for tag in sorted(channel.unsettled):
-                channel.settle(tag, requeue=True)
+            given_back = sorted(channel.unsettled)
+            channel.give_back(*given_back)
+            # The queue has them back a moment later: who looks again shall see them.
+            limit = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+            while await channel.look(queue + DEAD) < len(given_back) and asyncio.get_running_loop().time() < limit:
+                await asyncio.sleep(0.02)
             await channel.close()
 
     async def _shut(self) -> None:

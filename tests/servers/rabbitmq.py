@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -91,6 +92,11 @@ class RabbitNode:
         )
         assert done.returncode == 0, f"rabbitmqctl {arguments[0]}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def has_on_disk(self, queue: str) -> bool:
+        """Whether a quorum queue would be found again after a sudden death of the node."""
+        name = re.compile(rb"_" + re.escape(queue.encode()) + rb"(?!\.dead)")
+        return any(name.search(each.read_bytes()) for each in self.directory.glob("data/*/quorum/*/names.dets"))
 
     def close(self) -> None:
         """End the node, its epmd and whatever either started, and remove its files."""

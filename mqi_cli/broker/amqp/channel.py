@@ -18,8 +18,15 @@ from mqi_cli.errors import BrokerError, BrokerUnreachable
 if TYPE_CHECKING:
     from mqi_cli.broker.amqp.connection import Connection
 
-REPLY_SECONDS = 20.0  # a broker under load takes seconds; one that takes longer is as good as away
-CONFIRM_SECONDS = 30.0
+REPLY_SECONDS = 10.0  # a broker under load takes seconds; one that takes longer is as good as away
+CONFIRM_SECONDS = 20.0
+
+# RabbitMQ that was killed within seconds of making a queue comes up with that queue leaderless, and it stays so:
+# https://github.com/rabbitmq/rabbitmq-server/issues/10070 and 15725. Seen with 3.10.8 on one node.
+_UNCONFIRMED_HINT = (
+    "it answers, but confirms nothing: rabbitmq-queues quorum_status QUEUE; if that shows no leader and it lasts, "
+    "rabbitmqctl delete_queue QUEUE (it is made again, and no case is lost: what is due is sent again)"
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Channel:
                     self._published += 1  # as the broker counts, from 1
                     self._unconfirmed.add(self._published)
                 if self._unconfirmed:
-                    await self._reply(self._confirmed, CONFIRM_SECONDS)
+                    await self._reply(self._confirmed, CONFIRM_SECONDS, hint=_UNCONFIRMED_HINT)
             except errors.AMQPError as error:
                 raise lost(error, self.connection.login) from error
             finally:
@@ -160,14 +167,27 @@ class Channel:
         self._pika.add_on_return_callback(self._on_return)
         await self._call(self._pika.confirm_delivery, ack_nack_callback=self._on_confirm)
 
-    def settle(self, tag: int, *, requeue: bool = False) -> None:
-        """Acknowledge a message, or put it back. On a channel that ended it does nothing: the message comes again."""
-        if tag in self.unsettled and self.ended is None and self._pika.is_open:
-            self.unsettled.discard(tag)
-            if requeue:
+    def ack(self, tag: int) -> None:
+        """Settle a message for good. On a channel that ended it does nothing: the message comes again."""
+        if self._forgets(tag):
+            self._pika.basic_ack(tag)
+
+    def put_back(self, tag: int) -> None:
+        """Put a message back, counted against its delivery limit."""
+        if self._forgets(tag):
+            self._pika.basic_reject(tag, requeue=True)
+
+    def give_back(self, *tags: int) -> None:
+        """Give messages back that nobody tried; from RabbitMQ 4.3 on this doesn't count."""
+        for tag in tags:
+            if self._forgets(tag):
                 self._pika.basic_nack(tag, requeue=True)
-            else:
-                self._pika.basic_ack(tag)
+
+    def _forgets(self, tag: int) -> bool:
+        if tag not in self.unsettled or self.ended is not None or not self._pika.is_open:
+            return False
+        self.unsettled.discard(tag)
+        return True
 
     async def close(self) -> None:
         """Close the channel; on return the broker has dealt with all that was sent on it."""
@@ -204,13 +224,13 @@ class Channel:
                 raise lost(error, self.connection.login) from error
             return await self._reply(reply)
 
-    async def _reply(self, reply: asyncio.Future[Any], limit: float = REPLY_SECONDS) -> Any:
+    async def _reply(self, reply: asyncio.Future[Any], limit: float = REPLY_SECONDS, *, hint: str = REACH_HINT) -> Any:
         try:
             async with asyncio.timeout(limit):
                 return await reply
         except TimeoutError:
             place = self.connection.login.place
-            silent = BrokerUnreachable(f"the broker {place} gave no answer for {limit:.0f} s", hint=REACH_HINT)
+            silent = BrokerUnreachable(f"the broker {place} gave no answer for {limit:.0f} s", hint=hint)
             self.connection.give_up(silent)  # nobody knows what became of what was asked: begin anew
             raise silent from None
         finally:

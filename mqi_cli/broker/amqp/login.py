@@ -30,24 +30,15 @@ class Login:
 
 
 def read_login(section: BrokerSection) -> Login:
-    """Read where the broker is. Raises `BrokerRefused` for a URL or a certificate file that can't be used."""
+    """Read the config's section. Raises `BrokerRefused` for a certificate file that can't be used."""
     parts = urlsplit(section.url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("amqp", "amqps") or not parts.hostname or port == -1:
-        raise BrokerRefused(
-            "broker.url is no broker's address", hint="it is written amqp://user@host:5672/vhost or amqps://…"
-        )
     secure = parts.scheme == "amqps"
-    password = section.password.get_secret_value() if section.password else unquote(parts.password or "")
     return Login(
-        host=parts.hostname,
-        port=port or (5671 if secure else 5672),
+        host=parts.hostname or "localhost",
+        port=parts.port or (5671 if secure else 5672),
         vhost=unquote(parts.path[1:]) or "/",
         user=unquote(parts.username or "guest"),
-        password=password,
+        password=section.password.get_secret_value() if section.password else "",
         heartbeat=max(1, round(section.heartbeat)),
         tls=_tls(section) if secure else None,
     )

@@ -97,4 +97,4 @@ class Post:
     async def _retire(self, seat: _Seat) -> None:
         with contextlib.suppress(BrokerError):
             if arrival := await self._stand_up(seat):
-                self.channel.settle(arrival.tag, requeue=True)
+                self.channel.give_back(arrival.tag)
