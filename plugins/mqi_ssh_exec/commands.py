@@ -17,7 +17,7 @@ exec_app = typer.Typer(
 _Case = Annotated[
     str, typer.Argument(metavar="CASE", help="A case: its name, its key, a unique prefix of either, or its directory.")
 ]
-_Step = Annotated[str, typer.Argument(metavar="[STEP]", help="Which run step; needed where the case has had several.")]
+_Step = Annotated[str, typer.Argument(metavar="STEP", help="Which run step; needed where the case has had several.")]
 _Attempt = Annotated[int | None, typer.Option("--attempt", min=1, help="An earlier attempt. Default: the newest.")]
 
 

@@ -1,0 +1,123 @@
+"""Placeholders and options: every problem is found when the config is read, and values are quoted."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from exec.turns import RUN, UPLOAD
+from mqi_cli import Step, StepOptions
+from mqi_cli.config.model import LocalHostSection
+from mqi_ssh_exec.command import check_command, fill, script, steps_named, uses
+from mqi_ssh_exec.options import RunOptions, check_run
+
+HOSTS = {name: LocalHostSection(type="local", base_dir="/scratch/mqi") for name in ("hpc", "other")}
+
+
+def test_a_command_without_placeholders_has_no_problem() -> None:
+    assert check_command("awk '{{print $1}}' ${{HOME}}/x > $OUT") == []
+
+
+def test_every_problem_of_a_command_is_named() -> None:
+    problems = check_command("run {case_name} {input} {work_dir} { {print $1} } {}")
+    assert len(problems) == 6
+    assert "patient" in problems[0] and "{case_key}" in problems[0]
+    assert "{input} is not one of {input_dir}" in problems[1]
+    assert "single { at character 36" in problems[2]
+    assert "{{print $1}}" in problems[3]
+    assert "single }" in problems[4]
+
+
+def test_placeholders_are_found() -> None:
+    command = "a {step.interpret}/x {step.interpret} {{step.no}} {step.two-b} {gpu_ids}"
+    assert steps_named(command) == ["interpret", "two-b"]
+    assert uses(command, "gpu_ids", "part") and not uses(command, "part")
+
+
+def test_values_are_quoted_and_literal_braces_kept() -> None:
+    value = 'it\'s $(id) "x" {part}'
+    text = fill("printf %s {input_dir}; echo '{{x}}'", {"input_dir": value})
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == value + "{x}\n"
+
+
+def test_the_environment_reaches_the_command_as_it_is() -> None:
+    value = "line\nbreak $(id) 'q'"
+    done = subprocess.run(["sh"], input=script('printf %s "$V"', {"V": value}), capture_output=True, check=True)
+    assert done.stdout.decode() == value
+
+
+def options(**changes: Any) -> RunOptions:
+    return RunOptions(**({"host": "hpc", "command": "true"} | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"command": ""},
+        {"outputs": ["/etc/passwd"]},
+        {"outputs": ["../x"]},
+        {"outputs": ["a/**/b"]},
+        {"outputs": [""]},
+        {"time_limit": "0s"},
+        {"gpus": -1},
+        {"log_must_contain": "two\nlines"},
+        {"log_must_contain": ""},
+        {"environment": {"A B": "x"}},
+        {"environment": {"MQI_JOB": "x"}},
+        {"log_limit": "1kB"},
+        {"unknown": 1},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        options(**changes)
+
+
+def test_one_text_or_several_may_be_asked_of_the_log() -> None:
+    assert options(log_must_contain="one").log_must_contain == ("one",)
+    assert options(log_must_not_contain=["one", "two"]).log_must_not_contain == ("one", "two")
+
+
+def check(*changes: dict[str, Any]) -> list[str]:
+    """Check the last of some run steps after an upload."""
+    steps = [Step("upload", UPLOAD, StepOptions())]
+    steps += [Step(f"run{number}", RUN, options(**each)) for number, each in enumerate(changes)]
+    return check_run(steps, len(steps) - 1, HOSTS)
+
+
+def test_a_sound_step_has_no_problem() -> None:
+    assert check({}, {"command": "x {step.run0}/a {input_dir} {gpu_ids}", "gpus": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("{step.later}", "no step before this one has that name (run steps before it: run0)"),
+        ("{step.run1}", "no step before this one has that name"),
+        ("{step.upload}", "a step upload has no work directory"),
+        ("{gpu_ids}", "`gpus` is 0"),
+        ("{gpu_uuids}", "`gpus` is 0"),
+        ("{nonsense}", "{nonsense} is not one of"),
+    ],
+)
+def test_a_command_is_checked_where_it_stands(command: str, said: str) -> None:
+    problems = check({}, {"command": command})
+    assert len(problems) == 1 and said in problems[0]
+
+
+def test_a_work_directory_on_another_host_is_out_of_reach() -> None:
+    problems = check({"host": "other"}, {"command": "{step.run0}"})
+    assert problems == ["`command`: {step.run0}: it ran on host other, this one runs on hpc"]
+
+
+def test_a_base_directory_that_breaks_quoting_is_refused() -> None:
+    odd = {"hpc": LocalHostSection(type="local", base_dir="/scratch/my data")}
+    assert "base_dir of hpc" in check_run([Step("run", RUN, options())], 0, odd)[0]
+
+
+def test_a_text_both_wanted_and_forbidden_is_refused() -> None:
+    assert "the same text" in check({"log_must_contain": "x", "log_must_not_contain": "x"})[0]

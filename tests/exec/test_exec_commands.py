@@ -1,0 +1,100 @@
+"""`mqi exec` at the command line, without a daemon: run, interrupted and taken up, status, logs, kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exec.far_side import processes_below, until
+
+CONFIG = """
+state: {{path: state/state.db}}
+hosts: {{here: {{type: local, base_dir: {far}}}}}
+sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
+ssh_exec: {{poll: 200ms, kill_after: 1s}}
+workflows:
+  qa:
+    - run: {{name: interpret, host: here, command: "{command}", outputs: [made]}}
+    - run: {{name: simulate, host: here, command: "sleep 0.1"}}
+"""
+COMMAND = (
+    "for i in 1 2 3 4 5; do echo line $i; done; printf 'a\\\\033[31mb\\\\n'; echo x >made; test -e {go} || sleep 300"
+)
+
+
+class CommandLine:
+    """A case and the command `mqi`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.go = directory / "go"
+        self.far = directory / "far"
+        case = directory / "incoming" / "Meier_Anna"
+        case.mkdir(parents=True)
+        (case / "a.ptn").write_text("x")
+        config = CONFIG.format(far=self.far, command=COMMAND.replace("{go}", str(self.go)))
+        (directory / "mqi.yaml").write_text(config)
+        self.mqi("case", "add", str(case))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        root = Path(__file__).parents[2]
+        environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'plugins'}"}
+        command = [sys.executable, "-m", "mqi_cli", "--config", str(self.directory / "mqi.yaml"), *arguments]
+        return subprocess.Popen(
+            command, cwd=self.directory, env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def mqi(self, *arguments: str, code: int = 0) -> str:
+        """Run a command and return what it printed, on both streams."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, out + err
+        return out + err
+
+    def status(self) -> dict[str, object]:
+        row: dict[str, object] = json.loads(self.mqi("exec", "status", "Meier", "interpret", "--json"))[0]
+        return row
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[CommandLine]:
+    """A case that an operator works on by hand."""
+    made = CommandLine(tmp_path)
+    yield made
+    for pid in processes_below(made.far):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_is_interrupted_taken_up_and_ended_by_hand(line: CommandLine) -> None:
+    assert "has not begun" in line.mqi("exec", "logs", "Meier", code=1)
+    by_hand = line.start("exec", "run", "Meier")
+    until(lambda: processes_below(line.far))
+    until(lambda: list(line.far.glob("*/work/interpret/_/1/made")))
+    by_hand.send_signal(signal.SIGINT)
+    out, err = by_hand.communicate(timeout=30)
+    assert by_hand.returncode != 0 and "not finished" in out + err
+    status = line.status()
+    assert (status["state"], status["attempt"], status["host"]) == ("running", 1, "here")
+    assert "give --yes" in line.mqi("exec", "kill", "Meier", code=2)
+    assert line.mqi("exec", "logs", "Meier", "-n", "2") == "line 5\na\\x1b[31mb\n"
+    following = line.start("exec", "logs", "Meier", "--follow", "--lines", "0")
+    assert "ended: nothing of attempt 1 runs on here" in line.mqi("exec", "kill", "Meier", "--yes")
+    out, err = following.communicate(timeout=30)
+    assert (following.returncode, out.splitlines()[:2], err) == (0, ["line 1", "line 2"], "")
+    assert line.status()["state"] == "finished (operator)"
+    assert "an operator ended its run" in line.mqi("exec", "run", "Meier", code=1)
+    line.go.touch()
+    assert "exit code 0 after" in line.mqi("exec", "run", "Meier")
+    assert line.status()["attempt"] == 2
+    assert "finished (operator)" in line.mqi("exec", "status", "Meier", "interpret", "--attempt", "1")
+    assert "no attempt 3" in line.mqi("exec", "logs", "Meier", "interpret", "--attempt", "3", code=2)
+    assert "nothing of step interpret runs" in line.mqi("exec", "kill", "Meier", "interpret")
+    until(lambda: not processes_below(line.far))
