@@ -7,12 +7,13 @@ import importlib.metadata
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydantic
+import typer
 
 from mqi_cli.discovery import GROUP, discover
 from mqi_cli.errors import PluginError, UsageError, describe_os_error
@@ -28,16 +29,16 @@ class Finding:
     mend: str = ""
 
 
-def try_plugin(target: str) -> list[Finding]:
+def try_plugin(target: str, *, taken: Collection[str] = ()) -> list[Finding]:
     """Load the plugin of a module or a directory among the installed ones, and look at all that it offers.
 
-    Raises `UsageError` when there is nothing to load.
+    `taken` are the commands that `mqi` itself has. Raises `UsageError` when there is nothing to load.
     """
     directory = Path(target)
     points = _points_of(directory) if directory.is_dir() else [importlib.metadata.EntryPoint(target, target, GROUP)]
     findings: list[Finding] = []
     for point in points:
-        findings += _try(point)
+        findings += _try(point, taken)
     return findings
 
 
@@ -60,14 +61,15 @@ def _points_of(directory: Path) -> list[importlib.metadata.EntryPoint]:
     return [importlib.metadata.EntryPoint(name, module, GROUP) for name, module in declared.items()]
 
 
-def _try(point: importlib.metadata.EntryPoint) -> Iterator[Finding]:
+def _try(point: importlib.metadata.EntryPoint, taken: Collection[str]) -> Iterator[Finding]:
     name = point.name
     others = [other for info, other in discover() if info.name != name and info.module != point.value]
     try:
         plugins = load_plugins(entry_points=[*others, point])
         info = next(each for each in plugins.found if each.name == name)
         if info.state == "ok":
-            brings = _ask(plugins, name)
+            plugins.add_commands(typer.Typer(), taken=taken)
+            brings = plugins.brings(name)
     except PluginError as error:
         yield Finding(False, error.message, error.hint)
         return
@@ -88,15 +90,6 @@ def _try(point: importlib.metadata.EntryPoint) -> Iterator[Finding]:
     for stage in brings.get("stage", ()):
         yield from _try_model(plugins.stages[stage].options, f"{name}: the options of stage {stage}")
     yield from _imports(point.value, name)
-
-
-def _ask(plugins: Plugins, name: str) -> dict[str, list[str]]:
-    import typer
-
-    from mqi_cli.cli.main import CORE_COMMANDS, HIDDEN_COMMANDS
-
-    plugins.add_commands(typer.Typer(), taken=[*CORE_COMMANDS, *HIDDEN_COMMANDS])
-    return plugins.brings(name)
 
 
 def _try_section(plugins: Plugins, name: str, section: str) -> Iterator[Finding]:

@@ -85,7 +85,7 @@ def test(
     from mqi_cli.cli.output import dump, say
     from mqi_cli.plugin_trial import try_plugin
 
-    findings = try_plugin(target)
+    findings = try_plugin(target, taken=_core_commands())
     if json:
         dump([{"ok": each.ok, "text": each.text, "mend": each.mend} for each in findings])
     else:
@@ -99,14 +99,19 @@ def test(
 
 def _plugins() -> Plugins:
     """Load the plugins and ask each for all that it brings."""
-    from mqi_cli.cli.main import CORE_COMMANDS, HIDDEN_COMMANDS
     from mqi_cli.config.load import disabled_plugins, find_config
     from mqi_cli.invocation import options
     from mqi_cli.plugins import load_plugins
 
     plugins = load_plugins(disabled_plugins(find_config(options().config)))
-    plugins.add_commands(typer.Typer(), taken=[*CORE_COMMANDS, *HIDDEN_COMMANDS])
+    plugins.add_commands(typer.Typer(), taken=_core_commands())
     return plugins
+
+
+def _core_commands() -> list[str]:
+    from mqi_cli.cli.main import CORE_COMMANDS, HIDDEN_COMMANDS
+
+    return [*CORE_COMMANDS, *HIDDEN_COMMANDS]
 
 
 def _brought(brings: dict[str, list[str]]) -> list[str]:

@@ -45,7 +45,7 @@ def check_sources(sources: Sources, problems: Problems) -> None:
     for position, (index, source) in enumerate(sources):
         for _, other_source in sources[:position]:
             if relation := _relation(source.path, other_source.path):
-                text = f"lies {relation} the source {_flat(other_source.path)}; a case would be taken twice"
+                text = f"{relation} the source {_flat(other_source.path)}; a case would be taken twice"
                 problems.add(("sources", index, "path"), text)
 
 
@@ -54,8 +54,7 @@ def check_places(sources: Sources, places: Sequence[tuple[KeyPath, PurePath]], p
     for path, place in places:
         for _, source in sources:
             if relation := _relation(place, source.path):
-                said = {"in": "lies in", "at": "is", "around": "holds"}[relation]
-                problems.add(path, f"{_flat(place)} {said} the source {_flat(source.path)}; keep them apart")
+                problems.add(path, f"{_flat(place)} {relation} the source {_flat(source.path)}; keep them apart")
 
 
 def option_places(workflows: Mapping[str, Workflow]) -> Iterator[tuple[KeyPath, PurePath]]:
@@ -77,16 +76,16 @@ def section_places(section: BaseModel, path: KeyPath) -> Iterator[tuple[KeyPath,
 
 
 def _relation(one: PurePath, other: PurePath) -> str:
-    """Say how `one` lies to `other`: "in", "at", "around", or "" for apart.
+    """Say how `one` lies to `other`: "is", "lies in", "holds", or "" for apart.
 
     By their names alone: to resolve links means to ask the file system, and a dead network share never answers.
     """
     first, second = PurePath(_flat(one)), PurePath(_flat(other))
     if first == second:
-        return "at"
+        return "is"
     if second in first.parents:
-        return "in"
-    return "around" if first in second.parents else ""
+        return "lies in"
+    return "holds" if first in second.parents else ""
 
 
 def _flat(path: PurePath) -> str:
