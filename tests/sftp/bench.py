@@ -35,6 +35,27 @@ UPLOAD, DOWNLOAD = mqi_stages()
 STUDY = "1.2.826.0.1.3680043.8.498"
 
 
+# what people and programs really call files, and what no shell and no format string may trip over
+ODD_NAMES = {
+    "with space.ptn": b"1",
+    "-rf": b"2",
+    "--help": b"3",
+    "quote'\"`$(id);&|.txt": b"4",
+    "ünïcödé 日本語 😀": b"5",
+    "a" * 255: b"6",
+    "{0}%s%n": b"7",
+    "-": b"8",
+    "~": b"9",
+    "*?[x]": b"10",
+    "dir with space/-x/ leading": b"11",
+    "dir with space/trailing ": b"12",
+    "#hash": b"13",
+    ".hidden": b"14",
+    "cafe\u0301": b"decomposed",
+    "caf\u00e9": b"composed",
+}
+
+
 class RunOptions(StepOptions):
     """What these tests need of a run step."""
 

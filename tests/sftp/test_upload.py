@@ -15,6 +15,8 @@ from mqi_cli import CaseRef, Done, GiveUp, Host, HostFull, HostRefused, RetryLat
 from mqi_cli.hosts.sshd import OpenSSHServer
 from sftp.bench import (
     KEY,
+    ODD_NAMES,
+    UPLOAD,
     Bench,
     CountsWrites,
     DamagesWhatIsWritten,
@@ -26,25 +28,6 @@ from sftp.bench import (
     flip_a_byte,
     sample_case,
 )
-
-ODD_NAMES = {
-    "with space.ptn": b"1",
-    "-rf": b"2",
-    "--help": b"3",
-    "quote'\"`$(id);&|.txt": b"4",
-    "ünïcödé 日本語 😀": b"5",
-    "a" * 255: b"6",
-    "{0}%s%n": b"7",
-    "-": b"8",
-    "~": b"9",
-    "*?[x]": b"10",
-    "dir with space/-x/ leading": b"11",
-    "dir with space/trailing ": b"12",
-    "#hash": b"13",
-    ".hidden": b"14",
-    "cafe\u0301": b"decomposed",
-    "caf\u00e9": b"composed",
-}
 
 
 def test_a_real_case_arrives_whole_and_proven(bench: Bench) -> None:
@@ -192,8 +175,6 @@ def test_a_file_that_changes_between_hashing_and_sending_is_never_done(bench: Be
 
     ctx.on_progress = change
 
-    from sftp.bench import UPLOAD
-
     with pytest.raises(GiveUp, match="changed while it was sent"):
         UPLOAD.run(case, ctx)
 
@@ -262,8 +243,6 @@ def test_a_worker_that_stops_leaves_what_it_sent_to_the_next_turn(bench: Bench) 
     ctx = bench.context("upload")
     ctx.stop = lambda: bool(ctx.told) and ctx.told[-1] > total / 2
 
-    from sftp.bench import UPLOAD
-
     stopped = UPLOAD.run(bench.case(), ctx)
     done = bench.upload()
 
@@ -278,8 +257,6 @@ def test_a_worker_that_stops_leaves_what_it_sent_to_the_next_turn(bench: Bench) 
 def test_progress_rises_to_the_total_and_stays_there(local_bench: Bench) -> None:
     fill(local_bench.source, sample_case())
     ctx = local_bench.context("upload")
-
-    from sftp.bench import UPLOAD
 
     UPLOAD.run(local_bench.case(), ctx)
 
