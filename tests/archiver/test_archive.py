@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mqi_archiver.clearing import clear_hosts
 from mqi_archiver.config import check_archive
 from mqi_archiver.contents import gather
 from mqi_archiver.index import Index
+from mqi_archiver.place import publish
 from mqi_archiver.tarball import pack, prove
 from mqi_cli import Done, Earlier, GiveUp, HostUnreachable, RetryLater, Step, Wait
 from mqi_cli.manifest import build_manifest
@@ -67,14 +69,15 @@ def test_each_compression_proves_and_two_packs_are_equal(filing: Filing, compres
     assert first.read_bytes() == data
 
 
-def test_packing_is_deterministic_whatever_the_owner_and_the_order_on_disk(filing: Filing) -> None:
+def test_packing_is_the_same_at_any_time(filing: Filing, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = gather(filing.case, filing.ctx, read=lambda count: None)
     packs = []
-    for _ in range(2):
+    for now in (1.0e9, 1.5e9):
         stream = io.BytesIO()
-        pack(stream, contents, compression="gzip", written=lambda count: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda at=now: at)
+            pack(stream, contents, compression="gzip", written=lambda count: None)
         packs.append(stream.getvalue())
-        time.sleep(0)
     assert packs[0] == packs[1]
 
 
@@ -166,6 +169,77 @@ def test_a_damaged_write_is_found_before_the_archive_gets_its_name(filing: Filin
     assert (filing.far / KEY).exists()
     monkeypatch.undo()
     assert filing.done()["cleared"] == ["hpc"]
+
+
+def test_an_archive_that_proves_but_holds_less_than_was_packed_is_no_proof(filing: Filing, monkeypatch: Any) -> None:
+    real = archive_module.pack
+
+    def forgetful_pack(stream: Any, contents: Any, **options: Any) -> None:
+        real(stream, replace(contents, trees=contents.trees[:1]), **options)
+
+    monkeypatch.setattr(archive_module, "pack", forgetful_pack)
+    with pytest.raises(RetryLater, match="does not hold what was packed"):
+        filing.run()
+    assert filing.files() == []
+    assert (filing.far / KEY).exists()
+
+
+def test_a_result_that_changes_between_proof_and_packing_is_found(filing: Filing, monkeypatch: Any) -> None:
+    real = archive_module.gather
+
+    def late_writer(*args: Any, **options: Any) -> Any:
+        contents = real(*args, **options)
+        write(filing.results / "dose.raw", b"DOSE" * 1000)
+        return contents
+
+    monkeypatch.setattr(archive_module, "gather", late_writer)
+    with pytest.raises(RetryLater, match="changed while it was packed"):
+        filing.run()
+    assert filing.files() == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_publishing_never_replaces_a_file(tmp_path: Path, monkeypatch: Any, links: bool) -> None:
+    if not links:
+
+        def no_links(self: Path, target: Path) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    partial = write(tmp_path / ".x.part", b"new")
+    target = write(tmp_path / "archive.tar", b"old")
+    with pytest.raises(FileExistsError):
+        publish(partial, target)
+    assert target.read_bytes() == b"old"
+    target.unlink()
+    publish(partial, target)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("archive.tar", b"new")]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_somebody_elses_archive_that_appears_while_packing_is_proven_or_left(
+    filing: Filing, monkeypatch: Any, same: bool
+) -> None:
+    real = archive_module.publish
+
+    def overtaken(partial: Path, target: Path) -> None:
+        if not target.exists():
+            target.write_bytes(partial.read_bytes() if same else b"another")
+        real(partial, target)
+
+    monkeypatch.setattr(archive_module, "publish", overtaken)
+    if same:
+        filing.done()
+        assert filing.files() == [f"{filing.case.name}.tar.gz"]
+        return
+    monkeypatch.setattr(
+        archive_module,
+        "publish",
+        lambda partial, target: overtaken(partial, target) if "~" not in target.name else real(partial, target),
+    )
+    filing.done()
+    assert filing.archive.read_bytes() == b"another"
+    prove(filing.archives / f"{filing.case.name}~2.tar.gz")
 
 
 def test_the_host_is_cleared_only_after_the_archive_has_its_name(filing: Filing, monkeypatch: Any) -> None:

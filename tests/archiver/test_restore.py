@@ -121,6 +121,10 @@ HOSTILE: dict[str, Callable[[], list[tuple[tarfile.TarInfo, bytes]]]] = {
     "twice": lambda: [member("results/a", b"x"), member("results/a", b"x")],
     "file as directory": lambda: [member("results/a", b"x"), member("results/a/b", b"x")],
     "directory outside": lambda: [member("../evil", type=tarfile.DIRTYPE)],
+    "directory outside by a detour": lambda: [
+        member("results", type=tarfile.DIRTYPE), member("results/../../evil", type=tarfile.DIRTYPE),
+    ],
+    "directory of another kind": lambda: [member("evil", type=tarfile.DIRTYPE)],
     "manifest again": lambda: [member("manifest.json", b"{}")],
 }  # fmt: skip
 

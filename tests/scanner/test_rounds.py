@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,35 @@ def test_when_time_runs_out_those_that_waited_longest_come_first(world: Any) -> 
         rounds += 1
         assert rounds < 60
     assert rounds > 1
+
+
+def test_among_more_settling_cases_than_a_round_can_look_at_none_is_passed_over(world: Any) -> None:
+    world.ctx.config = ScannerSection(interval=1.0, recheck=3600.0)
+    for number in range(20):
+        world.write(f"c{number:02}/a")
+    world.ctx.clock.tick = 0.1
+    for _ in range(8):  # each has time for four or five
+        world.look()
+    assert len(world.ctx.rows) == 20
+
+
+def test_a_parent_directory_that_cannot_be_read_is_no_proof_that_its_cases_vanished(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.use(depth=2)
+    world.write("patient/c1/a")
+    world.look()
+    real = os.scandir
+
+    def locked_patient(path: Any) -> Any:
+        if Path(path).name == "patient":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("mqi_cli.sources.os.scandir", locked_patient)
+    assert world.look(after=10) == []
+    monkeypatch.undo()
+    assert completes(world.look(after=20))
 
 
 def test_a_stop_ends_the_round_soon_and_loses_nothing(world: Any) -> None:
