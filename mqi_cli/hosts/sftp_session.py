@@ -32,6 +32,8 @@ _RECEIVE = 256 * 1024
 class Channel(Protocol):
     """What carries a session: the part of paramiko's channel that is used here."""
 
+    @property
+    def ended(self) -> bool: ...
     def send(self, data: bytes, /) -> int: ...
     def recv(self, size: int, /) -> bytes: ...
     def close(self) -> None: ...
@@ -57,7 +59,7 @@ class SftpSession:
     @property
     def idle(self) -> bool:
         """Whether every request has been answered and another may use the session."""
-        return not self.broken and not self._due and not self._early
+        return not (self.broken or self._due or self._early or self._channel.ended)
 
     def ask(self, kind: Ask, payload: bytes) -> Reply:
         """Send a request and wait for its answer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,6 @@ from mqi_cli.hosts.ssh_pool import SshPool
 from mqi_cli.hosts.streams import Deadline
 
 if TYPE_CHECKING:
-    import paramiko
-
     from mqi_cli.config.model import SshHostSection
 
 _PROBE = "mqi: programs run here"
@@ -128,7 +125,7 @@ class SshHost:
         except ValueError as error:
             raise HostFault(f"host {self.name}: {error}", host=self.name) from error
         try:
-            lent = self._pool.channel(partial(_execute, line=line))
+            lent = self._pool.channel(lambda channel: channel.run_program(line))
             connection, channel = lent.__enter__()
         except RequestDenied as error:
             raise self._no_shell() from error
@@ -164,7 +161,3 @@ class SshHost:
             host=self.name,
             hint="give it a login shell; without one it can only store files",
         )
-
-
-def _execute(channel: paramiko.Channel, *, line: str) -> None:
-    channel.exec_command(line)

@@ -38,8 +38,17 @@ HANDLERS = {MSG_CHANNEL_CLOSE: keep_open}  # in the place of paramiko's own, in 
 class SshChannel:
     """An open channel. Close it: as long as it isn't, the server counts it."""
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    def __init__(self, channel: paramiko.Channel, *, timeout: float) -> None:
         self._channel: Any = channel  # its types leave out much of what is used here
+        self.set_timeout(timeout)
+
+    def run_program(self, line: str) -> None:
+        """Ask the account's login shell to run a line."""
+        self._channel.exec_command(line)
+
+    def open_files(self) -> None:
+        """Ask for the SFTP subsystem."""
+        self._channel.invoke_subsystem("sftp")
 
     @property
     def readable(self) -> bool:

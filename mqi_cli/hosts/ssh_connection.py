@@ -17,10 +17,11 @@ from mqi_cli.hosts.ssh_transport import Transport, Wire, end
 if TYPE_CHECKING:
     from mqi_cli.config.model import SshHostSection
 
+_PATIENCE = 3  # times the idle time, for an answer over a connection that lives
 _WINDOW = 8 * 1024 * 1024  # bytes under way to us, of each channel
 
 
-Request = Callable[[paramiko.Channel], None]  # what a channel is for: a command, a subsystem
+Request = Callable[[SshChannel], None]  # what a channel is for: a command, a subsystem
 
 
 class ChannelRefused(Exception):
@@ -49,27 +50,31 @@ class SshConnection:
         """Whether it stands, as far as is known."""
         return bool(self._transport.is_active())
 
-    def open_channel(self, request: Request) -> SshChannel:
-        """Open a channel and make its request (a command, a subsystem).
+    def open_channel(self) -> SshChannel:
+        """Open a channel that is for nothing yet.
 
-        Raises `ChannelRefused` when the server opens no more, `RequestDenied` when it denies the request,
-        `HostUnreachable` when the connection is gone.
+        Raises `ChannelRefused` when the server opens no more, `HostUnreachable` when the connection is gone.
         """
-        limit = self._config.connect_timeout
         with self._opening:  # paramiko keeps one exception for a whole connection: two openings would swap theirs
             try:
-                opened = self._transport.open_session(window_size=_WINDOW, timeout=limit)
+                opened = self._transport.open_session(window_size=_WINDOW, timeout=self._config.connect_timeout)
             except (paramiko.SSHException, EOFError, OSError) as error:
                 if self.alive and "Timeout" not in str(error):
                     raise ChannelRefused from error
                 raise self.lost("no channel") from error
-        channel = SshChannel(opened)
-        channel.set_timeout(self._config.idle_timeout)
-        alarm = threading.Timer(limit, channel.close)  # paramiko waits for the answer without end
+        # Patient: a disk may take long to flush. That the far side is gone is noticed by the watch.
+        return SshChannel(opened, timeout=_PATIENCE * self._config.idle_timeout)
+
+    def ask(self, request: Request, channel: SshChannel) -> None:
+        """Make a request of a new channel: a program, a subsystem. Closes the channel when it fails.
+
+        Raises `RequestDenied` when the server says no. After `HostUnreachable` it is not known whether it was granted.
+        """
+        alarm = threading.Timer(self._config.connect_timeout, channel.close)  # paramiko waits without end
         alarm.daemon = True
         alarm.start()
         try:
-            request(opened)
+            request(channel)
         except (paramiko.SSHException, EOFError, OSError) as error:
             late = not alarm.is_alive()
             channel.close()
@@ -78,7 +83,6 @@ class SshConnection:
             raise self.lost("no answer to a request") from error
         finally:
             alarm.cancel()
-        return channel
 
     def lost(self, why: str = "the connection broke") -> HostUnreachable:
         """Return the exception that says that the connection is gone."""

@@ -6,19 +6,18 @@ import contextlib
 import errno
 import io
 import secrets
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, NoReturn
 
 from mqi_cli.errors import HostFault, HostFull, HostUnreachable
+from mqi_cli.hosts import sftp_calls as calls
 from mqi_cli.hosts import sftp_protocol as wire
 from mqi_cli.hosts.base import RemoteEntry, Sent, Space
 from mqi_cli.hosts.sftp_protocol import Answer, Ask, Attributes, SftpLost, SftpRefused, Status, pack_string
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.sftp_transfer import read_block, read_blocks, write_blocks
 
-_REQUESTS = 64  # requests that may be under way; as many as OpenSSH's own client
 _FULL = 1024 * 1024  # a write that failed with less room than this failed for want of room
 _REASONS: dict[int, str] = {
     Status.NO_SUCH_FILE: "it is not there",
@@ -38,14 +37,14 @@ class SshFiles:
 
     def stat(self, path: PurePosixPath) -> RemoteEntry | None:
         """Look at a path without following a link."""
-        with self._doing("looking at a file", path):
-            found = self._lstat(path)
+        with self._doing("looking at a file"):
+            found = calls.look(self._session, path)
             return _entry(path.name, found) if found is not None else None
 
     def listing(self, path: PurePosixPath) -> Iterator[RemoteEntry]:
         """List a directory. The names are all checked before the first is given."""
-        with self._doing("listing a directory", path):
-            found = self._list(_raw(path))
+        with self._doing("listing a directory"):
+            found = self._list(calls.raw_path(path))
         entries, bad = [], 0
         for raw, attributes in found:
             try:
@@ -60,27 +59,27 @@ class SshFiles:
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False
     ) -> None:
         """Make a directory."""
-        with self._doing("making a directory", path):
+        with self._doing("making a directory", fills=path):
             try:
-                self._make_directory(path, mode)
+                calls.make_directory(self._session, path, mode)
             except SftpRefused as refused:
                 if refused.status == Status.NO_SUCH_FILE and parents and path.parent != path:
                     self.make_directory(path.parent, mode=mode, parents=True, exist_ok=True)
                     self.make_directory(path, mode=mode, exist_ok=exist_ok)
                     return
                 # the protocol has no word for "exists"
-                if self._lstat(path) is None:
+                if calls.look(self._session, path) is None:
                     raise
-                if not exist_ok or not self._is_directory(path):
+                if not exist_ok or not calls.is_directory(self._session, path):
                     raise FileExistsError(errno.EEXIST, "it is there already") from refused
 
     def write(
         self, path: PurePosixPath, source: IO[bytes], *, offset: int = 0, mode: int = 0o640, sent: Sent | None = None
     ) -> int:
         """Write `source` into a file."""
-        with self._doing("writing a file", path):
+        with self._doing("writing a file", fills=path):
             handle = self._open_to_write(path, offset, mode)
-            with self._closing(handle):
+            with calls.closing(self._session, handle):
                 end = write_blocks(self._session, handle, source, offset, sent)
             # All at once, because each answer waits for a round trip. What they do is done in this order.
             steps = [self._session.send(Ask.FSETSTAT, handle + wire.pack_attributes(mode=mode))] if not offset else []
@@ -88,7 +87,7 @@ class SshFiles:
             look = self._session.send(Ask.FSTAT, handle)
             steps.append(self._session.send(Ask.CLOSE, handle))
             if flush is not None:
-                with _unless_unsupported():
+                with calls.unless_unsupported():
                     self._session.take(flush).expect(Answer.STATUS)
             size = self._session.take(look).expect(Answer.ATTRS).attributes().size
             for step in steps:
@@ -101,9 +100,9 @@ class SshFiles:
         self, path: PurePosixPath, sink: IO[bytes], *, offset: int = 0, size: int | None = None, got: Sent | None = None
     ) -> int:
         """Copy a file into `sink`."""
-        with self._doing("reading a file", path):
-            handle = self._open(path, wire.OpenFlag.READ)
-            with self._closing(handle):
+        with self._doing("reading a file"):
+            handle = calls.open_file(self._session, path, wire.OpenFlag.READ)
+            with calls.closing(self._session, handle):
                 if size is None:
                     there = self._session.ask(Ask.FSTAT, handle).expect(Answer.ATTRS).attributes().size or 0
                     size = max(0, there - offset)
@@ -114,14 +113,14 @@ class SshFiles:
     def read_bytes(self, path: PurePosixPath, *, limit: int) -> bytes:
         """Return a small file."""
         data = b""
-        with self._doing("reading a file", path):
+        with self._doing("reading a file"):
             try:
-                handle = self._open(path, wire.OpenFlag.READ)
+                handle = calls.open_file(self._session, path, wire.OpenFlag.READ)
             except SftpRefused as refused:
                 if refused.status == Status.NO_SUCH_FILE:
                     raise FileNotFoundError(errno.ENOENT, "it is not there") from None
                 raise
-            with self._closing(handle):
+            with calls.closing(self._session, handle):
                 while len(data) <= limit and (
                     block := read_block(self._session, handle, len(data), limit + 1 - len(data))
                 ):
@@ -144,165 +143,102 @@ class SshFiles:
 
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
         """Rename; replaces a file that is there."""
-        with self._doing("renaming a file", new):
+        with self._doing("renaming a file", fills=new):
             try:
                 if wire.POSIX_RENAME in self._session.extensions:
-                    both = _path(old) + _path(new)
+                    both = calls.pack_path(old) + calls.pack_path(new)
                     self._session.ask_extended(wire.POSIX_RENAME, both).expect(Answer.STATUS)
                 else:
-                    self._rename_plainly(old, new)
+                    calls.rename_plainly(self._session, old, new)
             except SftpRefused as refused:
-                there = self._lstat(new) if refused.status == Status.FAILURE else None
+                there = calls.look(self._session, new) if refused.status == Status.FAILURE else None
                 if there is not None and there.is_dir:
                     raise FileExistsError(errno.EEXIST, "a directory is there already") from refused
                 raise
 
     def set_times(self, path: PurePosixPath, *, mtime: float, mode: int | None = None) -> None:
         """Set the modification time and the permission bits."""
-        with self._doing("setting a file's time", path):
+        with self._doing("setting a file's time"):
             attributes = wire.pack_attributes(mtime=int(mtime), mode=mode)
-            self._session.ask(Ask.SETSTAT, _path(path) + attributes).expect(Answer.STATUS)
+            self._session.ask(Ask.SETSTAT, calls.pack_path(path) + attributes).expect(Answer.STATUS)
 
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link."""
-        with self._doing("removing a file", path), _unless_gone():
-            self._session.ask(Ask.REMOVE, _path(path)).expect(Answer.STATUS)
+        with self._doing("removing a file"), calls.unless_gone():
+            self._session.ask(Ask.REMOVE, calls.pack_path(path)).expect(Answer.STATUS)
 
     def remove_tree(self, path: PurePosixPath) -> None:
         """Remove a directory and all below it. Links are removed, never followed."""
-        with self._doing("removing a directory", path):
-            found = self._lstat(path)
+        with self._doing("removing a directory"):
+            found = calls.look(self._session, path)
             if found is None:
                 return
             if not found.is_dir:
-                with _unless_gone():
-                    self._session.ask(Ask.REMOVE, _path(path)).expect(Answer.STATUS)
+                with calls.unless_gone():
+                    self._session.ask(Ask.REMOVE, calls.pack_path(path)).expect(Answer.STATUS)
                 return
-            todo, directories = [_raw(path)], []
+            todo, directories = [calls.raw_path(path)], []
             while todo:
                 directory = todo.pop()
                 directories.append(directory)
-                with _unless_gone():
+                with calls.unless_gone():
                     entries = self._list(directory)
                     todo.extend(directory + b"/" + name for name, each in entries if each.is_dir)
-                    self._ask_all(Ask.REMOVE, [directory + b"/" + name for name, each in entries if not each.is_dir])
+                    calls.ask_all(
+                        self._session,
+                        Ask.REMOVE,
+                        [directory + b"/" + name for name, each in entries if not each.is_dir],
+                    )
             # from the inside out: a directory is found before what it holds
-            self._ask_all(Ask.RMDIR, directories[::-1])
+            calls.ask_all(self._session, Ask.RMDIR, directories[::-1])
 
     def space(self, path: PurePosixPath) -> Space | None:
         """Say what is left on the file system of `path`, or of the nearest directory above it that is there."""
-        with self._doing("asking for the free space", path):
-            return self._space(path)
+        with self._doing("asking for the free space"):
+            return calls.space(self._session, path)
 
     def real_path(self, path: str) -> PurePosixPath:
         """Return a path as the server writes it: absolute; `.` is where a session begins, the account's home."""
-        with self._doing("asking for the home directory", None):
+        with self._doing("asking for the home directory"):
             reply = self._session.ask(Ask.REALPATH, pack_string(path.encode())).expect(Answer.NAME)
             reply.number()
             return PurePosixPath(reply.string().decode("utf-8", "surrogateescape"))
 
-    # -- what the operations above are made of ---------------------------------------------------------------------
-
-    def _lstat(self, path: PurePosixPath) -> Attributes | None:
-        with _unless_gone():
-            return self._session.ask(Ask.LSTAT, _path(path)).expect(Answer.ATTRS).attributes()
-        return None
-
-    def _is_directory(self, path: PurePosixPath) -> bool:
-        with _unless_gone():
-            return self._session.ask(Ask.STAT, _path(path)).expect(Answer.ATTRS).attributes().is_dir
-        return False
-
-    def _make_directory(self, path: PurePosixPath, mode: int) -> None:
-        self._session.ask(Ask.MKDIR, _path(path) + wire.pack_attributes(mode=mode)).expect(Answer.STATUS)
-
-    def _list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
-        handle = pack_string(self._session.ask(Ask.OPENDIR, pack_string(path)).expect(Answer.HANDLE).string())
-        with self._closing(handle):
-            found = [(name, each) for name, each in self._session.names(handle) if name not in (b".", b"..")]
-        self._session.ask(Ask.CLOSE, handle).expect(Answer.STATUS)
-        if bad := sum(1 for name, _ in found if not name or b"/" in name or b"\0" in name):
-            # such a name leads out of the directory; no file system makes one
-            raise HostFault(f"host {self._name}: {bad} names in a directory are no names", host=self._name)
-        return found
-
-    def _open(self, path: PurePosixPath, flags: int, attributes: bytes = b"\0\0\0\0") -> bytes:
-        reply = self._session.ask(Ask.OPEN, _path(path) + struct.pack(">I", flags) + attributes)
-        return pack_string(reply.expect(Answer.HANDLE).string())
-
     def _open_to_write(self, path: PurePosixPath, offset: int, mode: int) -> bytes:
         if not offset:
             flags = wire.OpenFlag.WRITE | wire.OpenFlag.CREATE | wire.OpenFlag.TRUNCATE
-            return self._open(path, flags, wire.pack_attributes(mode=mode))
-        handle = self._open(path, wire.OpenFlag.WRITE)
-        with self._closing(handle):
+            return calls.open_file(self._session, path, flags, wire.pack_attributes(mode=mode))
+        handle = calls.open_file(self._session, path, wire.OpenFlag.WRITE)
+        with calls.closing(self._session, handle):
             size = self._session.ask(Ask.FSTAT, handle).expect(Answer.ATTRS).attributes().size or 0
             if size < offset:
                 raise HostFault(f"host {self._name}: a file has {size} of {offset} bytes", host=self._name)
             self._session.ask(Ask.FSETSTAT, handle + wire.pack_attributes(size=offset)).expect(Answer.STATUS)
         return handle
 
-    def _rename_plainly(self, old: PurePosixPath, new: PurePosixPath) -> None:
-        try:
-            self._session.ask(Ask.RENAME, _path(old) + _path(new)).expect(Answer.STATUS)
-        except SftpRefused:
-            there = self._lstat(new)
-            if there is None or there.is_dir:
-                raise
-            # a server without posix-rename doesn't replace a file: for a moment there is none
-            self._session.ask(Ask.REMOVE, _path(new)).expect(Answer.STATUS)
-            self._session.ask(Ask.RENAME, _path(old) + _path(new)).expect(Answer.STATUS)
-
-    def _ask_all(self, kind: Ask, paths: list[bytes]) -> None:
-        """Make one request of each path, many under way at once. What is not there is no error."""
-        for start in range(0, len(paths), _REQUESTS):
-            numbers = [self._session.send(kind, pack_string(each)) for each in paths[start : start + _REQUESTS]]
-            for number in numbers:
-                with _unless_gone():
-                    self._session.take(number).expect(Answer.STATUS)
-
-    def _space(self, path: PurePosixPath) -> Space | None:
-        if wire.STATVFS not in self._session.extensions:
-            return None
-        while True:
-            try:
-                reply = self._session.ask_extended(wire.STATVFS, _path(path)).expect(Answer.EXTENDED)
-            except SftpRefused as refused:
-                if refused.status == Status.NO_SUCH_FILE and path != path.parent:
-                    path = path.parent
-                    continue
-                return None
-            _, unit, blocks, _, available, inodes, _, inodes_available = (reply.large() for _ in range(8))
-            return Space(available * unit, blocks * unit, inodes_available if inodes else None)
+    def _list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
+        found = calls.list_directory(self._session, path)
+        if bad := sum(1 for name, _ in found if not name or b"/" in name or b"\0" in name):
+            # such a name leads out of the directory; no file system makes one
+            raise HostFault(f"host {self._name}: {bad} names in a directory are no names", host=self._name)
+        return found
 
     @contextlib.contextmanager
-    def _closing(self, handle: bytes) -> Iterator[None]:
-        """Close the handle when anything goes wrong; where all goes well the caller does, and hears how it went."""
-        try:
-            yield
-        except BaseException:
-            # answers that are under way would be taken for those to later requests
-            with contextlib.suppress(SftpLost, SftpRefused):
-                self._session.settle()
-                self._session.ask(Ask.CLOSE, handle)
-            raise
-
-    @contextlib.contextmanager
-    def _doing(self, what: str, path: PurePosixPath | None) -> Iterator[None]:
-        """Translate what the session raises. Files' names stay out of the message."""
+    def _doing(self, what: str, *, fills: PurePosixPath | None = None) -> Iterator[None]:
+        """Translate what the session raises. `fills` is where it takes up room, and can fail for want of it."""
         try:
             yield
         except SftpLost as lost:
             self._session.close()
             raise self._lost(str(lost)) from lost
         except SftpRefused as refused:
-            self._refuse(what, path, refused)
+            self._refuse(what, fills, refused)
 
-    def _refuse(self, what: str, path: PurePosixPath | None, refused: SftpRefused) -> NoReturn:
+    def _refuse(self, what: str, fills: PurePosixPath | None, refused: SftpRefused) -> NoReturn:
         try:
             self._session.settle()
             # "disk full" has no code of its own in this protocol, so look
-            space = self._space(path) if refused.status == Status.FAILURE and path is not None else None
+            space = calls.space(self._session, fills) if refused.status == Status.FAILURE and fills else None
         except SftpLost as lost:
             self._session.close()
             raise self._lost(str(lost)) from lost
@@ -319,31 +255,5 @@ class SshFiles:
         ) from refused
 
 
-def _raw(path: PurePosixPath) -> bytes:
-    return str(path).encode("utf-8", "surrogateescape")
-
-
-def _path(path: PurePosixPath) -> bytes:
-    return pack_string(_raw(path))
-
-
 def _entry(name: str, found: Attributes) -> RemoteEntry:
     return RemoteEntry(name, found.mode or 0, found.size or 0, found.mtime or 0)
-
-
-@contextlib.contextmanager
-def _unless_gone() -> Iterator[None]:
-    try:
-        yield
-    except SftpRefused as refused:
-        if refused.status != Status.NO_SUCH_FILE:
-            raise
-
-
-@contextlib.contextmanager
-def _unless_unsupported() -> Iterator[None]:
-    try:
-        yield
-    except SftpRefused as refused:
-        if refused.status != Status.UNSUPPORTED:
-            raise

@@ -74,14 +74,17 @@ class SshPool:
     def _lend_idle(self) -> tuple[_Shared, SftpSession] | None:
         with self._changed:
             for shared in self._living():
-                if shared.idle:
-                    shared.busy += 1
-                    return shared, shared.idle.pop()
+                while shared.idle:
+                    session = shared.idle.pop()
+                    if session.idle:
+                        shared.busy += 1
+                        return shared, session
+                    session.close()  # the server ended it, the connection lives
         return None
 
     def _open_sftp(self) -> tuple[_Shared, SftpSession]:
         try:
-            shared, channel = self._open(lambda channel: channel.invoke_subsystem("sftp"))
+            shared, channel = self._open(SshChannel.open_files)
         except RequestDenied as error:
             raise HostFault(
                 f"host {self.name}: the account takes no files: it has no SFTP",
@@ -104,11 +107,21 @@ class SshPool:
             raise
 
     def _open(self, request: Request) -> tuple[_Shared, SshChannel]:
+        shared, channel = self._open_channel()
+        try:
+            # made once only: when the line breaks now, the program may have been started
+            shared.connection.ask(request, channel)
+        except BaseException:
+            self._give_back(shared)
+            raise
+        return shared, channel
+
+    def _open_channel(self) -> tuple[_Shared, SshChannel]:
         until = time.monotonic() + self._patience
         while True:
             shared, fresh = self._reserve(until)
             try:
-                return shared, _ask(shared.connection, request)
+                return shared, _insist(shared.connection)
             except ChannelRefused as error:
                 with self._changed:
                     others = shared.busy - 1 + len(shared.idle)
@@ -118,7 +131,7 @@ class SshPool:
                     raise HostUnreachable(f"host {self.name}: the server opens no channel", host=self.name) from error
             except HostUnreachable:
                 self._give_back(shared)
-                # A connection that lay unused may have ended unseen. Nothing was asked over it, so ask over another.
+                # A connection that lay unused may have ended unseen. Nothing was asked over it, so take another.
                 if fresh or shared.connection.alive:
                     raise
             except BaseException:
@@ -189,9 +202,9 @@ class SshPool:
             self._changed.notify_all()
 
 
-def _ask(connection: SshConnection, request: Request) -> SshChannel:
+def _insist(connection: SshConnection) -> SshChannel:
     for pause in _REFUSED_PAUSES:
         with contextlib.suppress(ChannelRefused):
-            return connection.open_channel(request)
+            return connection.open_channel()
         time.sleep(pause)
-    return connection.open_channel(request)
+    return connection.open_channel()

@@ -123,6 +123,8 @@ def test_a_server_without_extensions_is_enough(tmp_path: Path) -> None:
 class Scripted:
     """A channel that answers with bytes written down beforehand."""
 
+    ended = False
+
     def __init__(self, answers: bytes) -> None:
         self._answers = answers
 

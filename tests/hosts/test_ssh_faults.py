@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mqi_cli.config.model import HostLimits, LocalHostSection
-from mqi_cli.errors import HostFull, HostUnreachable
+from mqi_cli.errors import HostFault, HostFull, HostUnreachable
 from mqi_cli.hosts.base import Host
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
@@ -96,6 +97,50 @@ def test_a_connection_that_is_cut_under_a_command_leaves_its_end_unknown(host: S
     with pytest.raises(HostUnreachable):
         host.run(["sh", "-c", "head -c 1000000 /dev/zero"])
     assert host.run(["sh", "-c", "head -c 1000000 /dev/zero"]).stdout == bytes(1_000_000)
+
+
+@pytest.mark.parametrize("after", range(0, 400, 40))
+def test_a_program_whose_start_stayed_unanswered_is_not_started_again(
+    host: SshHost, proxy: TcpProxy, after: int
+) -> None:
+    ledger = Path(host.base_dir / "ledger")
+    host.run(["true"])
+    proxy.cut_after(down=after)
+    with contextlib.suppress(HostUnreachable):
+        host.run(["sh", "-c", f"echo started >>'{ledger}'"])
+    proxy.heal()
+    host.run(["sleep", "0.1"])
+    assert not ledger.exists() or ledger.read_text() == "started\n"
+
+
+def test_a_file_session_that_the_server_ended_is_replaced_unseen(own_sshd: OpenSSHServer, ssh_host: MakeHost) -> None:
+    own_sshd.lines = ("ChannelTimeout session:*=1", "LogLevel DEBUG1")
+    try:
+        own_sshd.start()
+    except HostFault:
+        pytest.skip("this OpenSSH is older than 9.2 and ends no idle sessions")
+    host = ssh_host(own_sshd)
+    write(host, 10)
+    until = time.monotonic() + 10
+    while "seconds of inactivity" not in own_sshd.log():
+        assert time.monotonic() < until, own_sshd.log()[-1000:]
+        time.sleep(0.05)
+    write(host, 10)
+
+
+@pytest.mark.parametrize("limit", ["RekeyLimit 1M", "LoginGraceTime 60"])
+def test_keys_are_changed_under_way_without_a_hitch(
+    own_sshd: OpenSSHServer, ssh_host: MakeHost, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_sshd.lines = (limit,)
+    if "Rekey" not in limit:
+        monkeypatch.setattr("paramiko.packet.Packetizer.REKEY_BYTES", 1_000_000)  # ours asks instead of the server
+    host = ssh_host(own_sshd.start())
+    with ThreadPoolExecutor(3) as threads:
+        programs = [threads.submit(host.run, ["head", "-c", "500000", "/dev/zero"]) for _ in range(10)]
+        data = write(host, 12_000_000)
+        assert read(host) == data
+        assert {len(each.result().stdout) for each in programs} == {500_000}
 
 
 def test_a_stream_that_is_cut_does_not_pass_for_a_whole_one(host: SshHost, proxy: TcpProxy) -> None:
