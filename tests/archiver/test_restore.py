@@ -97,7 +97,7 @@ def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo
 def build(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], listed: dict[str, bytes] | None = None) -> Path:
     """Write an archive whose documents are in order and whose members may be anything."""
     document = json.dumps({"format": 1}).encode()
-    listed = {info.name: data for info, data in members} if listed is None else listed
+    listed = {info.name: data for info, data in members if info.isreg()} if listed is None else listed
     lines = {"manifest.json": document, **listed}
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in lines.items()).encode()
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
