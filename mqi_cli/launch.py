@@ -20,6 +20,7 @@ _POLL = 0.05
 STOP_MARGIN = 10.0  # seconds beyond stop_within: the conductor ends after the workers
 _NOW_GRACE = 10.0  # for a daemon that was told to end at once
 _LINES = 5
+_SAY_EVERY = 1.0  # seconds; a stop that is quicker needs no comment
 
 Say = Callable[[str], None]
 
@@ -121,15 +122,15 @@ def stop(files: DaemonFiles, *, within: float, clock: Clock, say: Say) -> bool:
 
 
 def _gone(files: DaemonFiles, pid: int, within: float, clock: Clock, say: Say) -> bool:
-    deadline = clock.elapsed() + within
+    began = said_at = clock.elapsed()
     told: list[str] = []
     while files.running() in (pid, 0):
-        status = files.read_status()
+        status, now = files.read_status(), clock.elapsed()
         left = [each.name for each in status.children if each.state in ALIVE] if status else []
-        if left and left != told and (not told or len(left) < len(told)):
+        if left and left != told and now - said_at >= _SAY_EVERY:
             say(f"waiting for: {', '.join(left)}")
-            told = left
-        if clock.elapsed() > deadline:
+            told, said_at = left, now
+        if now - began > within:
             return False
         time.sleep(_POLL)
     return True

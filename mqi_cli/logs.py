@@ -7,6 +7,7 @@ shows where and what kind, and the message only where it is known to be free of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -22,7 +23,7 @@ from pydantic import BaseModel, SecretStr
 
 from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import LogSection
-from mqi_cli.errors import MqiError, describe_os_error
+from mqi_cli.errors import EXIT_BUG, MqiError, describe_os_error
 from mqi_cli.printable import printable
 
 HIDDEN = "[secret]"
@@ -167,6 +168,22 @@ def install(handler: logging.Handler, section: LogSection) -> None:
     logging.captureWarnings(True)
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash
+
+
+@contextlib.contextmanager
+def crashes_logged() -> Iterator[None]:
+    """Log a bug that comes out of the block, and end the process with the exit code of a bug.
+
+    For main functions of the daemon's processes: what the command line prints of a bug has its message in it, which may
+    hold a case's name. Errors that mqi raises on purpose go through.
+    """
+    try:
+        yield
+    except MqiError:
+        raise
+    except Exception as error:
+        logging.getLogger("mqi").critical("crashed", exc_info=True)
+        raise SystemExit(EXIT_BUG) from error
 
 
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -21,7 +21,7 @@ from mqi_cli.host_pool import HostPool
 from mqi_cli.intake import Intake
 from mqi_cli.invocation import options
 from mqi_cli.lock import Lock
-from mqi_cli.logs import config_secrets, setup_logging
+from mqi_cli.logs import config_secrets, crashes_logged, setup_logging
 from mqi_cli.message import EVENTS_LANE, Event, EventKind, encode
 from mqi_cli.patrol import Finding, Patrol
 from mqi_cli.patrolling import PatrolLoop, Round
@@ -30,11 +30,12 @@ from mqi_cli.store import Store, open_store
 from mqi_cli.worker import Worker
 
 
+@crashes_logged()
 def run_conductor() -> None:
     """Run the conductor until SIGTERM. Raises `AlreadyRunning` where another one moves the same cases."""
     beat = become_child()
     config, plugins = _load()
-    setup_logging(config.daemon.log, "conductor", secrets=config_secrets(config))
+    setup_logging(config.daemon.log, beat.process or "conductor", secrets=config_secrets(config))
     lock = Lock(config.state_dir / "conductor.lock")
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock.acquire("a conductor")
@@ -49,11 +50,12 @@ def run_conductor() -> None:
         lock.release()
 
 
+@crashes_logged()
 def run_worker(lane: str, *, threads: int, with_patrols: bool) -> None:
     """Serve a lane until SIGTERM, and go its patrols. Raises `UsageError` for a lane that no plugin has."""
     beat = become_child()
     config, plugins = _load()
-    setup_logging(config.daemon.log, lane, secrets=config_secrets(config))
+    setup_logging(config.daemon.log, beat.process or lane, secrets=config_secrets(config))
     if lane not in plugins.lanes():
         raise UsageError(f"no plugin has a lane {lane}", hint=f"one of: {', '.join(plugins.lanes())}")
     broker = open_broker(config)

@@ -21,6 +21,7 @@ from mqi_cli.crew import ALIVE, BROKEN, ChildSpec, ChildState, Plan
 from mqi_cli.daemon import OWN_LOG, DaemonFiles, DaemonStatus
 from mqi_cli.errors import ConfigError, MqiError
 from mqi_cli.logbook import Logbook
+from mqi_cli.logs import crashes_logged
 from mqi_cli.notify import Notifier
 from mqi_cli.signals import waking_signals
 from mqi_cli.supervised import Supervised
@@ -78,7 +79,7 @@ class Supervisor:
             signal.SIGHUP: self.ask_reload,
             signal.SIGCHLD: lambda: None,  # it only wakes the loop
         }
-        with waking_signals(handlers) as wake:
+        with crashes_logged(), waking_signals(handlers) as wake:
             try:
                 while not self.turn(wake):
                     pass

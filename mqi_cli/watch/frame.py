@@ -69,7 +69,10 @@ def render(view: View, screen: Screen, width: int, height: int, *, case: CaseTex
 
 def render_all(view: View, width: int, *, most: int = 1000) -> list[Text]:
     """Return everything below each other, as long as it gets: for a printed frame."""
-    lines = [_header(view, width), *_banners(view.banners, width, most=most)]
+    lines = [_header(view, width)]
+    for banner in view.banners:
+        lines.append(Text(cut(f" ! {banner.text}", width), style=banner.style))
+        lines += [Text(cut(f"   -> {banner.hint}", width), style=banner.style)] if banner.hint else []
     for pane in PANES:
         rows = view.rows(pane)[: 10 if pane == "events" else most]
         lines += [Text(), Text(_TITLES[pane], style="bold")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -116,8 +117,11 @@ def watch(state_path: Path, console: Console, keyboard: TextIO, *, interval: flo
         while not asked and not screen.quit:
             view = source.view(screen)
             screen = settle(screen, view)
-            width, height = console.size
-            lines = render(view, screen, width, height, case=source.case())
+            size = os.get_terminal_size(
+                console.file.fileno()
+            )  # Rich would believe $COLUMNS first, which does not follow
+            console.size = ConsoleDimensions(*size)
+            lines = render(view, screen, *size, case=source.case())
             if lines != drawn:
                 live.update(Group(*lines), refresh=True)
                 drawn = lines

@@ -11,7 +11,7 @@ import pytest
 
 from mqi_cli.crew import ChildState
 from mqi_cli.daemon import DaemonFiles
-from supervisor.bench import OBEDIENT, STUBBORN, Daemons, Programs, alive, eventually
+from supervisor.bench import OBEDIENT, ROOT, STUBBORN, Daemons, Programs, alive, eventually
 
 
 def test_children_end_when_the_supervisor_is_killed(daemons: Daemons, program: Programs) -> None:
@@ -29,7 +29,7 @@ def test_children_end_when_the_supervisor_is_killed(daemons: Daemons, program: P
 def test_children_that_ignore_everything_end_within_ten_seconds_of_the_supervisors_death(
     daemons: Daemons, program: Programs
 ) -> None:
-    source = STUBBORN.replace('print("up"', 'import subprocess; subprocess.Popen(["sleep", "600"]); print("up"')
+    source = STUBBORN.replace('print("up', 'import subprocess; subprocess.Popen(["sleep", "600"]); print("up')
     process = daemons.start(program("worker-1", source))
     pid = daemons.ready().children[0].pid or 0
     process.kill()
@@ -80,6 +80,26 @@ def test_what_has_not_drained_in_time_is_killed(daemons: Daemons, program: Progr
     process.terminate()
     assert process.wait(timeout=5) == 0
     assert not alive(pid)
+
+
+def test_a_bug_in_the_supervisor_is_in_its_log_and_leaves_no_child(
+    daemons: Daemons, program: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import mqi_cli.supervisor as it\n"
+        "def bug(self):\n"
+        "    if any(each.state == 'running' for each in self.children.values()): raise ValueError('DOE^JANE')\n"
+        "it.Supervisor._watch_memory = bug\n"
+    )
+    process = daemons.start(program("worker-1", STUBBORN), PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert process.wait(timeout=20) == 70
+    text = daemons.files.log("daemon").read_text()
+    assert "CRITICAL daemon: crashed" in text
+    assert "ValueError" in text
+    assert "DOE^JANE" not in text
+    pid = int(daemons.files.log("worker-1").read_text().split("pid ")[1].split()[0])
+    assert not alive(pid)
+    assert not daemons.files.status.exists()
 
 
 def test_a_second_daemon_refuses_and_names_the_first(daemons: Daemons, program: Programs) -> None:

@@ -19,7 +19,7 @@ from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import BrokerSection, LogSection
 from mqi_cli.errors import HostFault
 from mqi_cli.logfile import Lines, LogFile, Tail, last_lines
-from mqi_cli.logs import config_secrets, describe_bug, setup_logging
+from mqi_cli.logs import config_secrets, crashes_logged, describe_bug, setup_logging
 from mqi_cli.printable import printable
 from supervisor.bench import Bench, Programs
 
@@ -132,6 +132,22 @@ def test_a_crash_of_a_child_ends_up_in_its_log_without_the_name(bench: Bench, pr
     assert "in fails" in text
     assert "OUTPUT" not in text
     assert NAME not in text
+
+
+def test_a_bug_in_a_main_function_is_logged_without_the_name_and_has_its_exit_code() -> None:
+    stream = _record()
+
+    @crashes_logged()
+    def main(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main(ValueError(NAME))
+    assert ended.value.code == 70
+    assert "ValueError" in stream.getvalue()
+    assert NAME not in stream.getvalue()
+    with pytest.raises(HostFault):
+        main(HostFault("known", host="hpc"))
 
 
 def test_a_log_is_rotated_by_size_and_the_oldest_is_dropped(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def environment(directory: Path) -> dict[str, str]:
         "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
         "HOME": str(directory),
         "TERM": "xterm-256color",
+        "COLUMNS": "80",  # what a shell exported once must not win over the window as it is
         "MQI_CONFIG": str(directory / "mqi.yaml"),
     }
 
