@@ -74,5 +74,5 @@ def _cells(row: Mapping[str, Any], now: float) -> dict[str, Any]:
         "memory": f"{used}/{total}",
         "processes": [process or "?" for process in row["processes"]],
         "had": ", ".join([*([row["lease"]] if row["lease"] else []), *held]),
-        "seen": ago(row["seen_at"], now),
+        "seen": ago(row["seen_at"], now) if row["present"] else "gone",
     }

@@ -44,8 +44,10 @@ def list_hosts(operator: Operator, *, look: bool, now: float, json: bool, format
 
 
 def _cells(row: Mapping[str, Any], now: float) -> dict[str, Any]:
+    left = (row["until"] or 0) - now
     return {
         **row,
+        "state": f"{row['state']}, tried again in {left:.0f} s" if left > 0 else row["state"],
         "free": gigabytes(row["free_bytes"]),
         "seen": ago(row["seen_at"], now),
         "running": f"{row['jobs']}/{row['jobs_limit']}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from queue import Empty, SimpleQueue
+from threading import BoundedSemaphore, Thread
 
 from mqi_cli import Clock, GpusSeen, Host, HostError, HostSeen, Patrol, PatrolContext
 from mqi_curator.alerts import alerts_of
@@ -11,12 +13,13 @@ from mqi_curator.config import CuratorSection
 from mqi_curator.look import Look, take_look
 
 _AT_ONCE = 8  # hosts; one that hangs must not keep the others' news back
+_NOTICE_STOP = 0.5  # seconds
 
 
 def look_at_hosts(ctx: PatrolContext) -> None:
     """Look at all hosts side by side and report each as soon as its answer is there."""
-    section: CuratorSection = ctx.config
-    for name, found in look_side_by_side({name: ctx.host(name) for name in ctx.hosts}, section, clock=ctx.clock):
+    hosts = {name: ctx.host(name) for name in ctx.hosts}
+    for name, found in look_side_by_side(hosts, ctx.config, clock=ctx.clock, stopping=ctx.stopping):
         if isinstance(found, HostError):
             ctx.log.warning("host %s: %s", name, found.message)
             ctx.report(HostSeen(name, reachable=False, problem=found.message))
@@ -25,20 +28,37 @@ def look_at_hosts(ctx: PatrolContext) -> None:
 
 
 def look_side_by_side(
-    hosts: dict[str, Host], section: CuratorSection, *, clock: Clock
+    hosts: Mapping[str, Host],
+    section: CuratorSection,
+    *,
+    clock: Clock,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, Look | HostError]]:
-    """Look at hosts at once; yield each with its look, or with why there is none, in the order of the answers."""
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
-        waiting = {pool.submit(_look, host, section, clock): name for name, host in hosts.items()}
-        for done in as_completed(waiting):
-            yield waiting[done], done.result()
+    """Look at hosts at once; yield each with its look, or with why there is none, in the order of the answers.
 
+    Ends without the answers that are missing when `stopping` says so: looks are then left behind, and end with the
+    process.
+    """
+    answers: SimpleQueue[tuple[str, Look | Exception]] = SimpleQueue()
+    slots = BoundedSemaphore(_AT_ONCE)
 
-def _look(host: Host, section: CuratorSection, clock: Clock) -> Look | HostError:
-    try:
-        return take_look(host, section, clock=clock)
-    except HostError as error:
-        return error
+    def look(name: str, host: Host) -> None:
+        with slots:
+            try:
+                answers.put((name, take_look(host, section, clock=clock)))
+            except Exception as error:  # noqa: BLE001  carried to the thread that waits, which knows a bug from a fault
+                answers.put((name, error))
+
+    for name, host in hosts.items():
+        Thread(target=look, args=(name, host), name=f"look at {name}", daemon=True).start()
+    missing = len(hosts)
+    while missing and not stopping():
+        with contextlib.suppress(Empty):
+            name, found = answers.get(timeout=_NOTICE_STOP)
+            missing -= 1
+            if isinstance(found, Exception) and not isinstance(found, HostError):
+                raise found
+            yield name, found
 
 
 def _report(ctx: PatrolContext, name: str, look: Look) -> None:

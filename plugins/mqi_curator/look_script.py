@@ -41,13 +41,23 @@ for root in /dev/shm "${TMPDIR:-/tmp}"; do
 done
 [ -d "$work" ] || { echo "@mqi nowhere 1"; echo "@mqi end 0"; exit 0; }
 trap '[ "$keep" ] || rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'end_query; exit 1' HUP INT PIPE TERM
+
+end_query() {
+  [ -f "$work/pid" ] || return
+  pid=$(cat "$work/pid")
+  kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+}
 
 begun() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
 hangs_since_before() {
   for old in "${work%/*}"/mqi-look.*; do
-    [ -O "$old" ] && [ -f "$old/hung" ] || continue
+    [ -O "$old" ] || continue
+    if [ ! -f "$old/hung" ]; then
+      [ "$(find "$old" -prune -mmin +60 2>/dev/null)" ] && rm -rf "$old"  # its script was killed
+      continue
+    fi
     alive=''
     while read -r name pid start; do
       [ "$start" ] && [ "$(begun "$pid")" = "$start" ] || continue
@@ -67,7 +77,7 @@ look() {
   if hangs_since_before "$as"; then echo "@mqi $as hung"; return 1; fi
   (
     $leader "$@" >"$work/$as" 2>&1 </dev/null &
-    echo $! >"$work/$as.pid"
+    echo $! >"$work/pid"
     wait $!
     echo $? >"$work/$as.tmp"
     mv "$work/$as.tmp" "$work/$as.code"
@@ -77,14 +87,15 @@ look() {
     if sleep 0.1 2>/dev/null; then tenths=$((tenths + 1)); else sleep 1; tenths=$((tenths + 10)); fi
   done
   if [ -f "$work/$as.code" ]; then
+    rm -f "$work/pid"
     echo "@mqi $as $(cat "$work/$as.code")"
     head -c 65536 "$work/$as"
     echo
     return 0
   fi
-  pid=$(cat "$work/$as.pid")
+  pid=$(cat "$work/pid")
   start=$(begun "$pid")
-  kill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null
+  end_query
   sleep 1
   if [ ! -f "$work/$as.code" ]; then
     echo "$as $pid $start" >>"$work/hung"

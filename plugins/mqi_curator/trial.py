@@ -83,7 +83,8 @@ class _Steps:
     def _connect(self, hostname: str) -> Check:
         port = int(getattr(self._host.config, "port", 22))
         try:
-            socket.create_connection((hostname, port), timeout=15).close()
+            timeout = float(getattr(self._host.config, "connect_timeout", 15.0))
+            socket.create_connection((hostname, port), timeout=timeout).close()
         except OSError as error:
             text = f"port {port} of {hostname} does not answer: {describe_os_error(error)}"
             return Check("connect", Verdict.FAIL, text, "is the machine up, the SSH server running, the firewall open?")

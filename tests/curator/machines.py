@@ -85,11 +85,15 @@ class Round:
         self.log = logging.LoggerAdapter(logging.getLogger("mqi.patrol"), {})
         self.clock = clock
         self.hosts = tuple(hosts)
+        self.stop = False
         self.reported: list[Any] = []
         self._hosts = hosts
 
     def host(self, name: str) -> Host:
         return self._hosts[name]
+
+    def stopping(self) -> bool:
+        return self.stop
 
     def report(self, finding: Any) -> None:
         self.reported.append(finding)

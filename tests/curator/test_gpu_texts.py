@@ -117,5 +117,6 @@ def test_an_answer_that_is_not_understood_is_a_problem_and_never_a_guess(text: s
 
 def test_gpus_whose_processes_are_unknown_are_not_offered() -> None:
     assert read(captured.TWO_A100, "oops\n").problem
+    assert read(captured.TWO_A100, "", app_code=9).problem
     assert read(captured.TWO_A100, captured.NO_DRIVER, app_code=9).problem
     assert read(captured.TWO_A100, captured.NO_DRIVER, app_code=9).gpus == ()

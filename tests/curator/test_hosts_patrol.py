@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
 from curator import captured
 from curator.captured import A, B
 from curator.machines import FakeSmi, Round
-from mqi_cli import Alert, Clock, GpusSeen, Host, HostSeen
+from mqi_cli import Alert, Clock, Completed, GpusSeen, Host, HostSeen, HostUnreachable
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
@@ -25,7 +27,8 @@ def local(tmp_path: Path, name: str = "here") -> LocalHost:
 
 
 def go(hosts: dict[str, Host], **section: object) -> Round:
-    ctx = Round(CuratorSection.model_validate(section), hosts, clock=Clock())
+    quiet = {"load_per_core": None, "disk_free_percent": None}  # whatever else this machine does meanwhile
+    ctx = Round(CuratorSection.model_validate({"alerts": quiet} | section), hosts, clock=Clock())
     try:
         PATROL.run(ctx)  # type: ignore[arg-type]
     finally:
@@ -124,3 +127,46 @@ def test_a_host_whose_key_is_not_trusted_is_reported_with_the_reason(own_sshd: O
     (seen,) = go({"hpc": SshHost("hpc", section, tmp_path)}).of(HostSeen)
     assert not seen.reachable
     assert "key" in seen.problem
+
+
+class Silent:
+    """A host that takes a command and never answers."""
+
+    name = "silent"
+    base_dir = PurePosixPath("/base")
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.release = threading.Event()
+
+    def run(self, *_: object, **__: object) -> Completed:
+        self.asked.set()
+        self.release.wait(30)
+        raise HostUnreachable("gone", host=self.name)
+
+
+def test_a_worker_that_is_asked_to_end_does_not_wait_for_a_host_that_is_silent(tmp_path: Path) -> None:
+    silent = Silent()
+
+    class Stopping(Round):
+        def stopping(self) -> bool:
+            return silent.asked.is_set() and bool(self.of(HostSeen))
+
+    hosts: dict[str, Any] = {"silent": silent, "here": local(tmp_path)}
+    ctx = Stopping(CuratorSection(gpu_command=()), hosts, clock=Clock())
+    began = time.monotonic()
+    try:
+        PATROL.run(ctx)  # type: ignore[arg-type]
+    finally:
+        silent.release.set()
+    assert time.monotonic() - began < 10
+    assert [seen.host for seen in ctx.of(HostSeen)] == ["here"]
+
+
+def test_a_bug_in_a_look_is_not_taken_for_a_host_that_is_down(tmp_path: Path) -> None:
+    class Buggy(Silent):
+        def run(self, *_: object, **__: object) -> Completed:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        PATROL.run(Round(CuratorSection(), {"buggy": Buggy()}, clock=Clock()))  # type: ignore[arg-type, dict-item]

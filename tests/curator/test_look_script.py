@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -132,6 +133,35 @@ def test_a_query_that_cannot_be_killed_is_not_started_again_beside_itself(tmp_pa
     assert well.gpus is not None
     assert len(well.gpus.gpus) == 2
     assert list(tmp_path.glob("mqi-look.*")) == [], "the mark goes with what it marked"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_look_that_is_broken_off_takes_its_query_along(tmp_path: Path, smi: FakeSmi, number: signal.Signals) -> None:
+    smi.hangs()
+    command = look_command(PurePosixPath(tmp_path), [str(smi.program)], gpu_timeout=60)
+    command[2] = command[2].replace("/dev/shm", str(tmp_path))
+    script = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    eventually(lambda: len(smi.left_running()) == 2)
+    script.send_signal(number)
+    assert script.wait(timeout=10) == 1
+    eventually(lambda: smi.left_running() == [])
+    assert list(tmp_path.glob("mqi-look.*")) == []
+
+
+def test_what_a_killed_look_left_behind_goes_after_an_hour(tmp_path: Path, smi: FakeSmi) -> None:
+    for name, age in (("mqi-look.old", 3700), ("mqi-look.new", 10)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    look(tmp_path, smi.program, tmp=tmp_path)
+    assert [path.name for path in tmp_path.glob("mqi-look.*")] == ["mqi-look.new"]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, and fail when it does not within ten seconds."""
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.02)
 
 
 def test_a_file_system_that_does_not_answer_is_a_problem_of_the_host(tmp_path: Path, smi: FakeSmi) -> None:
