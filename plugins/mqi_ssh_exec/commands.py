@@ -68,6 +68,9 @@ def exec_logs(
 def exec_kill(
     case: _Case,
     step: _Step = "",
+    gone: Annotated[
+        bool, typer.Option("--gone", help="The machine it was started on is no more: take my word that it ended.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """End a run with all that it started. Its case is then held; `mqi case cancel` ends the case as well."""
@@ -81,4 +84,4 @@ def exec_kill(
             raise UsageError(f"{question} There is no terminal to ask on", hint="give --yes")
         return typer.confirm(question)
 
-    kill(Operator.open(), case, step=step, confirmed=confirmed, elapsed=Clock().elapsed)
+    kill(Operator.open(), case, step=step, gone=gone, confirmed=confirmed, elapsed=Clock().elapsed)

@@ -101,7 +101,10 @@ def _wait_for_earlier(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
 
 def _elsewhere(what: str, ctx: StageContext, status: JobStatus) -> str:
     node = status.node or "another machine"
-    return f"{what} was started on {node}, which {ctx.host.name} is not now: how it is can only be seen from there"
+    return (
+        f"{what} was started on {node}, which {ctx.host.name} is not now: how it is can only be seen from there "
+        f"(if that machine is no more: mqi exec kill {ctx.layout.key} {ctx.step} --gone)"
+    )
 
 
 def _processes(count: int) -> str:

@@ -16,6 +16,7 @@ _AGAIN = {
     "lost": "its run lost its runner, and what was left of it was ended",
     "superseded": "a later attempt has taken its place",
     "cancelled": "its run was cancelled",
+    "gone": "an operator vouched for it that the machine it ran on is gone",
     "no_work": "its work directory could not be made",
     "not_empty": "its work directory was not empty",
     "no_pipe": "the host's file system could not make a pipe in base_dir",

@@ -139,9 +139,18 @@ def _follow(job: Job, reader: LineReader, status: JobStatus, pause: Callable[[fl
 
 
 def kill(
-    operator: Operator, case: str, *, step: str, confirmed: Callable[[str], bool], elapsed: Callable[[], float]
+    operator: Operator,
+    case: str,
+    *,
+    step: str,
+    gone: bool,
+    confirmed: Callable[[str], bool],
+    elapsed: Callable[[], float],
 ) -> None:
-    """End what runs of a step, of whatever attempt, and say what survived. Raises `CaseError` when something did."""
+    """End what runs of a step, of whatever attempt, and say what survived. Raises `CaseError` when something did.
+
+    `gone` takes the operator's word for it that a run on a machine out of sight can't live any more.
+    """
     ctx, newest = look_at(operator, case, step=step, attempt=None)
     living = []
     for attempt in range(newest.place.attempt, 0, -1):
@@ -153,9 +162,19 @@ def kill(
         say(f"nothing of step {ctx.step} runs on {ctx.host.name}")
         return
     for job, status in living:
+        if status.state is JobState.UNKNOWN and gone:
+            _declare_gone(ctx, job, status, confirmed)
+            continue
         took = f", running for {span(status.seconds)}" if status.started else ""
         if confirmed(f"End the run of step {ctx.step} on {ctx.host.name} (attempt {job.place.attempt}{took})?"):
             _end(ctx, job, elapsed)
+
+
+def _declare_gone(ctx: StageContext, job: Job, status: JobStatus, confirmed: Callable[[str], bool]) -> None:
+    question = f"Nothing checks this: if {status.node} still runs attempt {job.place.attempt}, it may run twice. Go on?"
+    if confirmed(question):
+        job.kill(grace=grace_of(ctx), reason="gone", wait=0)
+        say(f"attempt {job.place.attempt} counts as lost; a new one may begin")
 
 
 def _end(ctx: StageContext, job: Job, elapsed: Callable[[], float]) -> None:
@@ -169,7 +188,7 @@ def _end(ctx: StageContext, job: Job, elapsed: Callable[[], float]) -> None:
         if status.state is JobState.UNKNOWN:
             raise CaseError(
                 f"the run was started on {status.node or 'another machine'} and can't be ended from {ctx.host.name}",
-                hint=f"log in there and look at process {status.pid}",
+                hint=f"log in there and end process {status.pid}; if that machine is no more: --gone",
             )
         if elapsed() - begun > grace + _KILL_PATIENCE:
             raise CaseError(

@@ -16,10 +16,10 @@ from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.sshd import OpenSSHServer
 
 
-@pytest.fixture(params=list(SHELLS))
+@pytest.fixture(params=SHELLS)
 def far_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarSide]:
     """The helper in each shell in turn. dash or bash is everywhere; the others are tested where they are installed."""
-    if not shutil.which(SHELLS[request.param][0]):
+    if not shutil.which(request.param):
         pytest.skip(f"{request.param} is not installed")
     side = FarSide(tmp_path, shell_path(request.param, tmp_path / "bin"))
     yield side

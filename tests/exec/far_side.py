@@ -14,7 +14,7 @@ from mqi_ssh_exec.helper import helper_text
 from mqi_ssh_exec.job_status import JobStatus, read_report
 from mqi_ssh_exec.scheduler import Call, Direct, Order, Place, helper_call
 
-SHELLS = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox",), "mksh": ("mksh",)}
+SHELLS = ("dash", "bash", "busybox")
 
 
 def until(condition: Callable[[], object], *, within: float = 15.0, what: str = "") -> None:
@@ -66,7 +66,7 @@ def lines_of(file: Path) -> list[str]:
 
 def shell_path(name: str, directory: Path) -> str:
     """Make a PATH in which `sh` is this shell; for busybox one in which everything is busybox."""
-    program = shutil.which(SHELLS[name][0])
+    program = shutil.which(name)
     assert program
     directory.mkdir(exist_ok=True)
     if name == "busybox":

@@ -1,4 +1,4 @@
-"""The helper by itself, in dash, bash, busybox and mksh: once and only once, proven dead, nothing foreign touched."""
+"""The helper by itself, in dash, bash and busybox: once and only once, proven dead, nothing foreign touched."""
 
 from __future__ import annotations
 
@@ -182,6 +182,14 @@ def test_a_run_of_another_machine_is_unknown_and_stands_in_the_way(far_side: Far
     busy = far_side.submit("exit 0", attempt=2)
     assert busy.busy and busy.state is JobState.UNKNOWN
     assert not far_side.work(2).exists()
+    assert far_side.kill(reason="gone", wait=0).reason == "gone"  # somebody vouches for it
+    assert far_side.submit("exit 0", attempt=2, wait=5).code == 0
+
+
+def test_gone_is_no_word_for_a_run_that_can_be_looked_at(far_side: FarSide) -> None:
+    far_side.submit("sleep 300")
+    assert far_side.kill(reason="gone").state is JobState.FINISHED
+    until(lambda: not processes_below(far_side.part))
 
 
 def test_a_later_attempt_does_not_begin_while_an_earlier_one_runs(far_side: FarSide) -> None:

@@ -50,11 +50,11 @@ def kill_something(side: FarSide, random_: random.Random) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="flock tells whether two live at once")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_attempts_never_live_at_once(seed: int, one_side: FarSide) -> None:
     random_ = random.Random(seed)
     side, attempt, done = one_side, 1, 0
-    end = time.monotonic() + 6
+    end = time.monotonic() + 5
     while time.monotonic() < end:
         act = random_.random()
         if act < 0.5:
