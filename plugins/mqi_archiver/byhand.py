@@ -106,7 +106,7 @@ def _age(text: str, retention: float | None) -> float:
     try:
         age: float = TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:
-        raise UsageError(f"--older-than: {error.errors()[0]['msg']}") from error
+        raise UsageError(f"--older-than: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     return age
 
 
