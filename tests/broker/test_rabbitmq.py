@@ -163,7 +163,8 @@ def test_a_queue_with_other_settings_is_refused_by_name(place: Place, by_hand: A
 
 def test_a_queue_deleted_under_a_waiting_taker_is_made_again(place: Place, by_hand: Any) -> None:
     broker, publisher = place.open(), place.open()
-    broker.take("sftp", timeout=0.01)  # its consumer lingers
+    broker.take("sftp", timeout=0)  # connected
+    broker.take("sftp", timeout=0.05)  # its consumer lingers
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(broker.take, "sftp", timeout=30)
         by_hand.queue_delete(f"{place.given['prefix']}.sftp")
@@ -268,6 +269,7 @@ def test_a_ca_file_that_is_none_is_refused(place: Place, rabbitmq: RabbitNode, t
 
 def test_a_lingering_consumer_gives_back_what_it_was_pushed(place: Place) -> None:
     gone, other = place.open(), place.open()
+    gone.take("sftp", timeout=0)  # connected
     assert gone.take("sftp", timeout=0.05) is None  # and takes no more, but its consumer is still there
     other.publish(outgoing("1"))
 

@@ -23,8 +23,8 @@ CONFIRM_SECONDS = 20.0
 
 # RabbitMQ that was killed within seconds of making a queue comes up with that queue leaderless, and it stays so:
 # https://github.com/rabbitmq/rabbitmq-server/issues/10070 and 15725. Seen with 3.10.8 on one node.
-_UNCONFIRMED_HINT = (
-    "it answers, but confirms nothing: rabbitmq-queues quorum_status QUEUE; if that shows no leader and it lasts, "
+_QUEUE_HINT = (
+    "where it answers otherwise, look at the queue: rabbitmq-queues quorum_status QUEUE; if it has no leader and this lasts, "
     "rabbitmqctl delete_queue QUEUE (it is made again, and no case is lost: what is due is sent again)"
 )
 
@@ -107,7 +107,13 @@ class Channel:
         tag = uuid.uuid4().hex
         self._cancelled[tag] = cancelled
         try:
-            await self._call(self._pika.basic_consume, queue=queue, on_message_callback=on_message, consumer_tag=tag)
+            await self._call(
+                self._pika.basic_consume,
+                queue=queue,
+                on_message_callback=on_message,
+                consumer_tag=tag,
+                hint=_QUEUE_HINT,
+            )
         except BrokerError:
             self._cancelled.pop(tag, None)
             raise
@@ -125,7 +131,7 @@ class Channel:
             self._got = self._future()
             try:
                 self._pika.basic_get(queue=queue, callback=self._on_get)
-                found = await self._reply(self._got)
+                found = await self._reply(self._got, hint=_QUEUE_HINT)
             except errors.AMQPError as error:
                 raise lost(error, self.connection.login) from error
             finally:
@@ -150,7 +156,7 @@ class Channel:
                     self._published += 1  # as the broker counts, from 1
                     self._unconfirmed.add(self._published)
                 if self._unconfirmed:
-                    await self._reply(self._confirmed, CONFIRM_SECONDS, hint=_UNCONFIRMED_HINT)
+                    await self._reply(self._confirmed, CONFIRM_SECONDS, hint=_QUEUE_HINT)
             except errors.AMQPError as error:
                 raise lost(error, self.connection.login) from error
             finally:
@@ -214,7 +220,7 @@ class Channel:
             if not waiting.done():
                 waiting.set_exception(type(reason)(reason.message, hint=reason.hint))
 
-    async def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
+    async def _call(self, method: Callable[..., Any], *, hint: str = REACH_HINT, **arguments: Any) -> Any:
         async with self._calls:
             self._refuse_if_ended()
             reply = self._future()
@@ -222,7 +228,7 @@ class Channel:
                 method(callback=partial(settle_future, reply), **arguments)
             except errors.AMQPError as error:
                 raise lost(error, self.connection.login) from error
-            return await self._reply(reply)
+            return await self._reply(reply, hint=hint)
 
     async def _reply(self, reply: asyncio.Future[Any], limit: float = REPLY_SECONDS, *, hint: str = REACH_HINT) -> Any:
         try:
