@@ -19,6 +19,7 @@ from mqi_cli.errors import HostFault, HostFull, HostUnreachable
 from mqi_cli.hosts.base import Host
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
+from mqi_cli.hosts.ssh_login import connect
 from mqi_cli.hosts.sshd import OpenSSHServer
 from servers.proxy import TcpProxy
 
@@ -97,6 +98,34 @@ def test_a_connection_that_is_cut_under_a_command_leaves_its_end_unknown(host: S
     with pytest.raises(HostUnreachable):
         host.run(["sh", "-c", "head -c 1000000 /dev/zero"])
     assert host.run(["sh", "-c", "head -c 1000000 /dev/zero"]).stdout == bytes(1_000_000)
+
+
+def test_output_that_is_cut_after_the_exit_code_came_is_an_error_too(host: SshHost, proxy: TcpProxy) -> None:
+    host.run(["true"])
+    proxy.cut_after(down=400_000)
+    with pytest.raises(HostUnreachable):
+        host.run(["sh", "-c", "(sleep 0.3; head -c 1000000 /dev/zero) & exit 0"])
+
+
+def test_a_word_on_a_channel_that_the_server_closed_does_not_end_the_connection(sshd: OpenSSHServer) -> None:
+    connection = connect("hpc", sshd.host_section(), sshd.known_hosts)
+    try:
+        channel = connection.open_channel()
+        connection.ask(lambda opened: opened.run_program("true"), channel)
+        until = time.monotonic() + 5
+        while not channel.ended and time.monotonic() < until:
+            time.sleep(0.005)
+        channel.hang_up()
+        channel.end_input()
+        other = connection.open_channel()
+        connection.ask(lambda opened: opened.run_program("true"), other)
+        assert other.wait_exit(5)
+        assert (other.exit_code, connection.alive) == (0, True)
+        channel.close()
+        other.close()
+        assert connection.alive
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("after", range(0, 400, 40))
