@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from mqi_cli import CaseRef, CaseState, CaseView, Done, RemoteLayout, Stage, Sta
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
 from mqi_curator.cleaning import Kept, Removable, judge, remove, survey
+from mqi_curator.host_commands import clean_host
 
 KEYS = ("caaaaaaaaaa", "cbbbbbbbbbb", "cccccccccc2", "cdddddddddd")
 
@@ -146,3 +149,32 @@ def test_a_case_that_is_begun_again_during_a_removal_finds_nothing_rather_than_h
     with host.files() as inner:
         remove(WatchedHost(), KEYS[0])  # type: ignore[arg-type]
     assert seen == [True]
+
+
+def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalHost, capsys: Any) -> None:
+    class Desk:
+        """An operator's desk with one case, which is begun again at the question."""
+
+        def __init__(self) -> None:
+            self.config = SimpleNamespace(workflows=FILED)
+            self.state = CaseState.CANCELLED
+
+        def host(self, name: str) -> LocalHost:
+            return host
+
+        def cases(self) -> list[CaseView]:
+            return [case(KEYS[0], self.state)]
+
+        def find(self, text: str) -> CaseView:
+            return case(text, self.state)
+
+    desk = Desk()
+
+    def think(question: str) -> str:
+        desk.state = CaseState.RUNNING
+        return "yes"
+
+    clean_host(desk, "hpc", dry_run=False, yes=False, ask=think)  # type: ignore[arg-type]
+    assert "begun again meanwhile" in capsys.readouterr().out
+    with host.files() as files:
+        assert files.stat(RemoteLayout(host.base_dir, KEYS[0]).input) is not None
