@@ -58,6 +58,12 @@ class DaemonStatus:
         """The children that do not run and should."""
         return tuple(each for each in self.children if each.state in BROKEN)
 
+    @property
+    def headline(self) -> str:
+        """How many of its processes run, and which do not."""
+        text = f"{sum(each.pid is not None for each in self.children)} of {len(self.children)} processes run"
+        return f"{text}; not running: {', '.join(each.name for each in self.broken)}" if self.broken else text
+
     def differs(self, other: DaemonStatus) -> bool:
         """Whether more than memory and expected times have changed."""
         return self._bare() != other._bare()

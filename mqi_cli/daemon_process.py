@@ -14,7 +14,7 @@ from mqi_cli.config.load import load_config
 from mqi_cli.config.loaded import Config
 from mqi_cli.crew import Plan, plan_for
 from mqi_cli.daemon import OWN_LOG, DaemonFiles, check_state_dir
-from mqi_cli.errors import ConfigError
+from mqi_cli.errors import ConfigError, StateError
 from mqi_cli.lock import Lock
 from mqi_cli.notify import Notifier
 from mqi_cli.plugins import Plugins, load_plugins
@@ -24,7 +24,7 @@ from mqi_cli.supervisor import Supervisor
 def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> None:
     """Run the daemon until it is told to stop; with `echo` its logs go there too.
 
-    Raises `AlreadyRunning` where another one has this state directory.
+    Raises `AlreadyRunning` where another one has this state directory, `StateError` when it was taken away meanwhile.
     """
     check_state_dir(config.state_dir)
     files = DaemonFiles(config.state_dir)
@@ -40,6 +40,7 @@ def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> Non
                 plan_for(config, plugins.lanes()),
                 files,
                 reload=_Reload(config.file, config.state_path),
+                alone=lock.still_counts,
                 environment=environment,
                 notifier=notifier,
                 clock=Clock(),
@@ -49,7 +50,9 @@ def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> Non
             supervisor.run()
         finally:
             faulthandler.disable()
-    lock.release()
+    # The lock is kept until the process is gone: who waits for it knows then that nothing is left.
+    if supervisor.orphaned:
+        raise StateError(f"{files.lock} was removed under the daemon", hint="never delete it; start the daemon again")
 
 
 def _private(path: str, flags: int) -> int:

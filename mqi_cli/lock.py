@@ -47,6 +47,16 @@ class Lock:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
 
+    def still_counts(self) -> bool:
+        """Whether the file that is locked is still the one that others would ask: nobody has removed or replaced it."""
+        if self._descriptor is None:
+            return False
+        try:
+            found, ours = self.path.stat(), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
     def release(self) -> None:
         """Give the lock back; the end of the process does the same."""
         if self._descriptor is not None:

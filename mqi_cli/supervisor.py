@@ -16,6 +16,7 @@ from random import Random
 from typing import TextIO
 
 from mqi_cli import __version__
+from mqi_cli.announce import Announcer
 from mqi_cli.clock import Clock
 from mqi_cli.crew import ALIVE, BROKEN, ChildSpec, ChildState, Plan
 from mqi_cli.daemon import OWN_LOG, DaemonFiles, DaemonStatus
@@ -28,15 +29,17 @@ from mqi_cli.supervised import Supervised
 
 _TURN = 0.5  # seconds; the longest that the loop sleeps
 _STOOD_STILL = 10.0  # a turn that took longer: we were stopped or suspended, and so, perhaps, were the children
-_MEMORY_EVERY = 5.0
-_STATUS_EVERY = 5.0
+_LOOK_EVERY = 5.0  # at memory and lock
 _LAST_GRACE = 5.0  # seconds for those that stop last, on top of `stop_within`
 
 log = logging.getLogger("mqi.supervisor")
 
 
 class Supervisor:
-    """Runs a plan until it is told to stop. `reload` makes a new plan or raises `ConfigError`."""
+    """Runs a plan until it is told to stop. `reload` makes a new plan or raises `ConfigError`.
+
+    `alone` says whether the lock that the caller holds still keeps a second daemon away.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Supervisor:
         files: DaemonFiles,
         *,
         reload: Callable[[], Plan],
+        alone: Callable[[], bool],
         environment: Mapping[str, str],
         notifier: Notifier,
         clock: Clock,
@@ -51,11 +55,13 @@ class Supervisor:
         echo: TextIO | None = None,
     ) -> None:
         self.children: dict[str, Supervised] = {}
+        self.orphaned = False  # ended because its state directory was taken away
         self._plan = plan
-        self._files = files
         self._reload_plan = reload
+        self._alone = alone
         self._environment = environment
-        self._notifier = notifier
+        self._manager = notifier.manager
+        self._announcer = Announcer(files, notifier, clock)
         self._clock = clock
         self._random = random
         self._logbook = Logbook(files.logs, clock=clock, echo=echo)
@@ -66,8 +72,7 @@ class Supervisor:
         self._stop_deadline: float | None = None
         self._ready = False
         self._started_at = clock.now()
-        self._told: DaemonStatus | None = None
-        self._last_turn = self._last_memory = self._last_told = self._last_fed = clock.elapsed()
+        self._last_turn = self._last_look = clock.elapsed()
 
     def run(self) -> None:
         """Run until every child has ended after a stop. The caller holds the lock."""
@@ -85,8 +90,7 @@ class Supervisor:
                     pass
             finally:  # whatever happens here, no child is left
                 self.end_all()
-                with contextlib.suppress(OSError):
-                    self._files.status.unlink(missing_ok=True)
+                self._announcer.end()
         log.info("the daemon has ended")
         self._logbook.close()
 
@@ -112,7 +116,10 @@ class Supervisor:
         self._start_due()
         for each in self._all():
             each.watch()
-        self._watch_memory()
+        if self._clock.elapsed() - self._last_look >= _LOOK_EVERY:
+            self._last_look = self._clock.elapsed()
+            self._watch_memory()
+            self._watch_lock()
         self._tell()
         return self._stop_signals > 0 and not any(each.pid for each in self._all())
 
@@ -143,7 +150,7 @@ class Supervisor:
         self._reload_asked = False
         self._reloads += 1
         self._reload_problem = ""
-        self._notifier.reloading()
+        self._announcer.reloading()
         try:
             plan = self._reload_plan()
         except MqiError as error:
@@ -156,7 +163,7 @@ class Supervisor:
             log.exception("not reloaded, the old config stays")
         else:
             self.adopt(plan)
-        self._notifier.ready(self._headline())
+        self._announcer.reloaded(self._status())
 
     def adopt(self, plan: Plan) -> None:
         """Go over to a plan: replace only the processes that it changes, and give up on none that failed before."""
@@ -187,7 +194,6 @@ class Supervisor:
         if self._stop_deadline is None:
             self._stop_deadline = now + self._plan.stop_within
             log.info("the daemon stops: its processes have %.0f s", self._plan.stop_within)
-            self._notifier.stopping("draining")
             for each in self._all():
                 each.wanted = False
                 if not each.spec.last:
@@ -212,10 +218,6 @@ class Supervisor:
                 del self.children[name]
 
     def _watch_memory(self) -> None:
-        now = self._clock.elapsed()
-        if now - self._last_memory < _MEMORY_EVERY:
-            return
-        self._last_memory = now
         for each in self._all():
             each.measure()
             used, limit = each.memory, each.spec.memory_limit
@@ -224,26 +226,17 @@ class Supervisor:
                 log.warning("%s is replaced: %s", each.spec.name, why)
                 each.stop(self._plan.stop_within, why=why, replace=True, fault=True)
 
+    def _watch_lock(self) -> None:
+        if not self._stop_signals and not self._alone():
+            self.orphaned = True
+            log.critical("the lock file was removed under the daemon, and another one could start: it ends")
+            self.ask_stop()
+
     def _tell(self) -> None:
-        now = self._clock.elapsed()
         if not self._ready and all(each.state in ALIVE - {ChildState.STARTING} | BROKEN for each in self._all()):
             self._ready = True
-            log.info("the daemon is up: %s", self._headline())
-            self._notifier.ready(self._headline())
-        every = self._notifier.watchdog_every
-        if every is not None and now - self._last_fed >= every:
-            # Says that this loop goes round. A child that does not is our business: systemd would stop them all.
-            self._last_fed = now
-            self._notifier.alive()
-        status = self._status()
-        if status != self._told and (
-            now - self._last_told >= _STATUS_EVERY or self._told is None or status.differs(self._told)
-        ):
-            self._told, self._last_told = status, now
-            with contextlib.suppress(OSError):  # a full disk; written again as soon as anything changes
-                self._files.write_status(status)
-            if self._ready and not self._stop_signals:
-                self._notifier.status(self._headline())
+            log.info("the daemon is up: %s", self._status().headline)
+        self._announcer.tell(self._status())
 
     # -- smaller things ---------------------------------------------------------------------------------------------
 
@@ -274,18 +267,13 @@ class Supervisor:
             )
             log.log(logging.ERROR if child.state is ChildState.FATAL else logging.WARNING, text, name, why, delay)
 
-    def _headline(self) -> str:
-        broken = [each.spec.name for each in self._all() if each.state in BROKEN]
-        text = f"{sum(each.pid is not None for each in self._all())} of {len(self.children)} processes run"
-        return f"{text}; not running: {', '.join(broken)}" if broken else text
-
     def _status(self) -> DaemonStatus:
         state = "stopping" if self._stop_signals else "running" if self._ready else "starting"
         return DaemonStatus(
             pid=os.getpid(),
             version=__version__,
             config_file=self._plan.config_file,
-            managed_by=self._notifier.manager,
+            managed_by=self._manager,
             started_at=round(self._started_at, 3),
             state=state,
             ready=self._ready,

@@ -94,6 +94,7 @@ class Bench:
             plan,
             self.files,
             reload=lambda: self.plans.pop(0),
+            alone=lambda: True,
             environment={**os.environ, "PYTHONPATH": str(ROOT)},
             notifier=Notifier({}),
             clock=self.clock,

@@ -30,6 +30,7 @@ supervisor = Supervisor(
     plan,
     files,
     reload=lambda: plan,
+    alone=lock.still_counts,
     environment=environment,
     notifier=notifier,
     clock=Clock(),

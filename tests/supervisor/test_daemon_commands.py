@@ -80,7 +80,7 @@ def test_a_start_says_when_all_is_up_and_a_stop_leaves_nothing(site: Site) -> No
     assert len(pids) == 4
     listed = json.loads(site.mqi("daemon", "status", "--json"))
     assert {"conductor", "sftp-1", "sftp-2"} == {each["name"] for each in listed["children"]}
-    assert {each["state"] for each in listed["children"]} == {"running"}
+    assert {each["state"] for each in listed["children"]} == {"running"}, listed["children"]
     assert "the daemon has ended" in site.mqi("daemon", "stop")
     assert not any(map(alive, pids))
     assert not site.files.status.exists()
@@ -119,6 +119,15 @@ def test_a_killed_daemon_counts_as_stopped_and_can_be_started_again(site: Site) 
     eventually(lambda: not alive(pids[0]))
     assert "not running" in site.mqi("daemon", "status", code=1)
     eventually(lambda: not any(map(alive, pids)), within=10.0)
+    site.mqi("daemon", "start")
+
+
+def test_a_daemon_whose_state_directory_is_taken_away_ends_by_itself(site: Site) -> None:
+    site.mqi("daemon", "start")
+    pids = site.pids()
+    site.files.lock.unlink()
+    eventually(lambda: not any(map(alive, pids)), within=20.0)
+    assert "the lock file was removed under the daemon" in site.mqi("daemon", "logs", "daemon")
     site.mqi("daemon", "start")
 
 
