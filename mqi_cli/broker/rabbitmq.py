@@ -52,6 +52,7 @@ class RabbitBroker:
         self._taking = Line(self._login, "takes", spread)
         self._posts: dict[str, Post] = {}
         self._posting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
@@ -167,7 +168,9 @@ class RabbitBroker:
         while not self._closing.is_set():
             try:
                 post = await self._post_in_time(lane, deadline)
-                return await post.take(deadline, stop=self._closing)
+                arrival = await post.take(deadline, stop=self._closing)
+                if arrival is not None or loop.time() >= deadline:
+                    return arrival
             except BrokerUnreachable:
                 # Tried again here, rather than by every caller, as long as there is time.
                 self._taking.forget_queues()
@@ -191,9 +194,16 @@ class RabbitBroker:
         connection = await self._taking.connection()
         async with self._posting:
             post = self._posts.get(lane)
-            if post is None or post.channel.ended:
+            if post is None or post.channel.ended or post.is_stale:
+                if post is not None:
+                    self._later(post.close())
                 post = self._posts[lane] = Post(queue, await connection.channel())
             return post
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself would forget it
+        task.add_done_callback(self._tasks.discard)
 
     async def _soon(self, settle: Callable[[int], None], tag: int) -> None:
         settle(tag)

@@ -12,7 +12,7 @@ from typing import Any
 import pika
 import pytest
 
-from mqi_cli.broker.amqp import line
+from mqi_cli.broker.amqp import line, post
 from mqi_cli.broker.rabbitmq import RabbitBroker
 from mqi_cli.config.model import BrokerSection
 from mqi_cli.errors import BrokerError, BrokerRefused, BrokerUnreachable
@@ -44,6 +44,17 @@ def by_hand(rabbitmq: RabbitNode) -> Iterator[Any]:
     yield connection.channel()
     if connection.is_open:
         connection.close()
+
+
+def exists(by_hand: Any, queue: str) -> bool:
+    """Whether the broker has the queue."""
+    channel = by_hand.connection.channel()
+    try:
+        channel.queue_declare(queue, passive=True)
+    except pika.exceptions.ChannelClosedByBroker:
+        return False
+    channel.close()
+    return True
 
 
 def go_on(broker: RabbitBroker, *ids: str) -> None:
@@ -162,6 +173,25 @@ def test_a_queue_with_other_settings_is_refused_by_name(place: Place, by_hand: A
 
 
 def test_a_queue_deleted_under_a_waiting_taker_is_made_again(place: Place, by_hand: Any) -> None:
+    broker, publisher = place.open(), place.open()
+    queue = f"{place.given['prefix']}.sftp"
+    broker.take("sftp", timeout=0)  # connected
+    broker.take("sftp", timeout=0.05)  # its consumer lingers
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(broker.take, "sftp", timeout=30)
+        by_hand.queue_delete(queue)
+        wait_for(lambda: exists(by_hand, queue))
+        publisher.publish(outgoing("1"))
+
+        delivery = waiting.result(timeout=30)
+
+    assert delivery is not None and delivery.id == "1"
+
+
+def test_a_queue_deleted_and_made_again_at_once_has_its_taker_back_soon(
+    place: Place, by_hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post, "RENEW_SECONDS", 1.0)
     broker, publisher = place.open(), place.open()
     broker.take("sftp", timeout=0)  # connected
     broker.take("sftp", timeout=0.05)  # its consumer lingers
@@ -285,7 +315,7 @@ def test_a_broker_object_leaves_no_thread_and_no_connection(place: Place, rabbit
 
     broker.close()
 
-    assert set(threading.enumerate()) <= before
+    wait_for(lambda: set(threading.enumerate()) <= before)  # the one that looked up the host ends a moment later
     wait_for(lambda: "process" not in rabbitmq.ctl("list_connections", "client_properties"))
 
 

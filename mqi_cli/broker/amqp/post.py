@@ -16,6 +16,9 @@ from mqi_cli.broker.amqp.channel import Arrival, Channel
 from mqi_cli.errors import BrokerError, BrokerUnreachable
 
 LINGER_SECONDS = 2.0  # a consumer whose taker got nothing waits so long for it to come back
+# A channel that brought nothing for so long is replaced. When a queue is deleted and made again at once, RabbitMQ (seen
+# with 3.10.8) tells the consumers nothing, and counts what it then pushes to them as taken without delivering it.
+RENEW_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -34,16 +37,41 @@ class Post:
         self._queue = queue
         self._parked: list[_Seat] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._takers = 0
+        self._brought_at = asyncio.get_running_loop().time()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it brought nothing for so long that it should be replaced; not while something of it is unsettled."""
+        return asyncio.get_running_loop().time() - self._brought_at > RENEW_SECONDS and not self.channel.unsettled
+
+    async def close(self) -> None:
+        """Close the channel when its last taker has left it."""
+        while self._takers:
+            await asyncio.sleep(LINGER_SECONDS)
+        with contextlib.suppress(BrokerError):
+            await self.channel.close()
 
     async def take(self, deadline: float, *, stop: asyncio.Event) -> Arrival | None:
-        """Return the next message, or None at the deadline (of the loop's clock) or when `stop` is set."""
+        """Return the next message, or None at the deadline (of the loop's clock), when `stop` is set, or earlier: ask again."""
+        self._takers += 1
+        try:
+            if deadline <= asyncio.get_running_loop().time():
+                arrival = await self._take_at_once()
+            else:
+                arrival = await self._wait(deadline, stop)
+        finally:
+            self._takers -= 1
+        if arrival is not None:
+            self._brought_at = asyncio.get_running_loop().time()
+        return arrival
+
+    async def _wait(self, deadline: float, stop: asyncio.Event) -> Arrival | None:
         loop = asyncio.get_running_loop()
-        if deadline <= loop.time():
-            return await self._take_at_once()
         seat = self._parked.pop(0) if self._parked else await self._sit_down()
         stopping = loop.create_task(stop.wait())
         try:
-            left = max(0.0, deadline - loop.time())
+            left = max(0.0, min(deadline - loop.time(), RENEW_SECONDS))
             waited: set[asyncio.Future[Any]] = {seat.served, stopping}
             await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
