@@ -132,7 +132,7 @@ class Channel:
             try:
                 self._pika.basic_get(queue=queue, callback=self._on_get)
                 found = await self._reply(self._got, hint=_QUEUE_HINT)
-            except errors.AMQPError as error:
+            except (errors.AMQPError, errors.ChannelError) as error:
                 raise lost(error, self.connection.login) from error
             finally:
                 self._got = None
@@ -270,6 +270,8 @@ class Channel:
     def _on_get(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         if self._got is not None:
             settle_future(self._got, (method, properties, body))
+        else:  # who asked has gone
+            self._pika.basic_nack(method.delivery_tag, requeue=True)
 
     def _on_get_empty(self, _: Any) -> None:
         if self._got is not None:

@@ -87,7 +87,11 @@ class Post:
             raise self.channel.ended or BrokerUnreachable(
                 f"the broker ended our waiting for the queue {self._queue}", hint="it is waited for again by itself"
             )
-        await self.channel.cancel(seat.tag)
+        try:
+            await self.channel.cancel(seat.tag)
+        except BaseException:
+            self.channel.give_back(arrival.tag)  # nobody will get it
+            raise
         return arrival
 
     async def _take_at_once(self) -> Arrival | None:
