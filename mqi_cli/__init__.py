@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from mqi_cli.check import Check as Check
     from mqi_cli.check import CheckContext as CheckContext
     from mqi_cli.check import Verdict as Verdict
+    from mqi_cli.cli.operator import Operator as Operator
     from mqi_cli.cli.output import Column as Column
     from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
@@ -141,7 +142,6 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import survey as survey
     from mqi_cli.message import Earlier as Earlier
     from mqi_cli.message import GpuLease as GpuLease
-    from mqi_cli.cli.operator import Operator as Operator
     from mqi_cli.patrol import Alert as Alert
     from mqi_cli.patrol import CaseCleared as CaseCleared
     from mqi_cli.patrol import CaseSeen as CaseSeen

@@ -58,7 +58,9 @@ class FakeClock(Clock):
 class KitContext:
     """A `StageContext` over a directory of the test's own. What the stage tells is kept in lists."""
 
-    def __init__(self, stage: Stage, options: Any, *, case: CaseRef, directory: Path, config: Any, host: Host | None) -> None:
+    def __init__(
+        self, stage: Stage, options: Any, *, case: CaseRef, directory: Path, config: Any, host: Host | None
+    ) -> None:
         self.config = config
         self.options = options
         self.log = logging.LoggerAdapter(logging.getLogger("mqi.stage"), {"case": case.key, "step": stage.name})

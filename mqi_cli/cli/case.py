@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mqi_cli.cli.group import command_group
 from mqi_cli.cli.parameters import CaseText, CaseTexts, DryRun, Format, Json, Yes, complete_case, confirmed, named_cases
 
 if TYPE_CHECKING:
     from mqi_cli.cli.operator import Operator
     from mqi_cli.store.records import CaseRow
 
-app = typer.Typer(
-    help="List, show and steer cases.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
+app = command_group("List, show and steer cases.")
 
 
 @app.command("list")

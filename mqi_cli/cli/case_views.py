@@ -49,6 +49,8 @@ def listing(
         moment = now - parse_duration(since) if since else None
     except ValueError as error:
         raise UsageError(f"--since: {error}") from error
+    if not operator.config.state_path.exists():
+        return []
     rows = operator.store.cases.listing(states=wanted, source=source, since=moment, limit=limit or None)
     if not (everything or wanted or since):
         rows = [row for row in rows if row.state not in ENDED or (row.ended_at or 0) > now - ENDED_SHOWN]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import typer
+from mqi_cli.cli.group import command_group
 
-app = typer.Typer(
-    help="Run the conductor in the foreground.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
+app = command_group("Run the conductor in the foreground.")
 
 
 @app.callback(hidden=True)

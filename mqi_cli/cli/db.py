@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
+from mqi_cli.cli.group import command_group
 from mqi_cli.cli.parameters import Json, Yes, confirmed
 from mqi_cli.errors import EXIT_STATE, UsageError
 
-app = typer.Typer(
-    help="Check, back up and restore the state database.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
+app = command_group("Check, back up and restore the state database.")
 
 
 @app.command()

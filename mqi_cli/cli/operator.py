@@ -29,9 +29,10 @@ from mqi_cli.store.records import CaseRow
 class Operator:
     """One command's work. Use it as a context manager, or let the process's end close it."""
 
-    def __init__(self, config: Config, plugins: Any) -> None:
+    def __init__(self, config: Config, plugins: Any, *, light: bool = False) -> None:
         self.config = config
         self._plugins = plugins
+        self._light = light
         self.clock = Clock()
 
     @classmethod
@@ -44,7 +45,7 @@ class Operator:
 
         file = find_config(options().config)
         if light:
-            return cls(load_config(file, None), None)
+            return cls(load_config(file, None), None, light=True)
         from mqi_cli.plugins import load_plugins
 
         disabled = load_config(file, None).plugins.disable
@@ -60,10 +61,10 @@ class Operator:
 
     @cached_property
     def store(self) -> Any:
-        """The state database; made when there is none yet."""
+        """The state database; made when there is none yet, unless this operator only looks."""
         from mqi_cli.store import open_store
 
-        return open_store(self.config.state_path)
+        return open_store(self.config.state_path, read_only=self._light)
 
     @cached_property
     def conductor(self) -> Any:

@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Run one worker in the foreground.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
+from mqi_cli.cli.group import command_group
+
+app = command_group("Run one worker in the foreground.")
 
 
 @app.callback()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -103,8 +103,16 @@ def watch_once(state_path: Path, console: Console, *, clock: Clock) -> None:
         source.close()
 
 
-def watch(state_path: Path, console: Console, keyboard: TextIO, *, interval: float, clock: Clock) -> None:
-    """Show the dashboard until it is quit. Leaves the terminal as it was, also after an error or a signal."""
+def watch(
+    state_path: Path,
+    console: Console,
+    keyboard: TextIO,
+    *,
+    interval: float,
+    clock: Clock,
+    finished: Callable[[], bool] = lambda: False,
+) -> None:
+    """Show the dashboard until it is quit or `finished` says so. Leaves the terminal as it was, also after an error."""
     source = Source(state_path, clock)
     screen = Screen()
     drawn: list[Text] = []
@@ -114,7 +122,7 @@ def watch(state_path: Path, console: Console, keyboard: TextIO, *, interval: flo
         Keys(keyboard.fileno()) as keys,
         Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
     ):
-        while not asked and not screen.quit:
+        while not (asked or screen.quit or finished()):
             view = source.view(screen)
             screen = settle(screen, view)
             size = os.get_terminal_size(

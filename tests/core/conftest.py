@@ -60,7 +60,9 @@ class Bench:
             state_path=directory / "state" / "state.db",
             hosts={"hpc": LocalHostSection(type="local", base_dir="/nowhere", limits=HostLimits(jobs=jobs))},
             sources=(
-                SourceSection(path=directory / "in", name="in", workflow="qa", complete_when=CompleteWhen(quiet_for=30.0)),
+                SourceSection(
+                    path=directory / "in", name="in", workflow="qa", complete_when=CompleteWhen(quiet_for=30.0)
+                ),
             ),
             workflows={"qa": self.workflow},
             daemon=DaemonSection(lease=60.0, retry_first=10.0, retry_most=100.0),
@@ -77,7 +79,9 @@ class Bench:
     def case(self, name: str = "", *, fingerprint: str = "f" * 64) -> CaseRow:
         """Let a complete case be seen."""
         name = name or f"case-{next(self._names)}"
-        seen = CaseSeen("in", name, Path("/in") / name, f"look-{fingerprint[:4]}", fingerprint=fingerprint, files=2, size=10)
+        seen = CaseSeen(
+            "in", name, Path("/in") / name, f"look-{fingerprint[:4]}", fingerprint=fingerprint, files=2, size=10
+        )
         self.intake.take(seen)
         return self.now("in", name)
 
