@@ -14,7 +14,8 @@ from mqi_cli.child import become_child
 from mqi_cli.clock import Clock
 from mqi_cli.conductor import Conductor
 from mqi_cli.conductor_process import ConductorProcess
-from mqi_cli.config.load import find_config, load_config
+from mqi_cli.config.find import find_config
+from mqi_cli.config.load import load_config
 from mqi_cli.config.loaded import Config
 from mqi_cli.errors import BrokerError, UsageError
 from mqi_cli.host_pool import HostPool

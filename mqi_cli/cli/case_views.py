@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.cli.output import Column, age, clock_time, size
 from mqi_cli.errors import UsageError
-from mqi_cli.store.records import CaseRow, PartRow
 
 if TYPE_CHECKING:
     from mqi_cli.cli.operator import Operator
+    from mqi_cli.store.records import CaseRow, PartRow
 
 ENDED_SHOWN = 86400.0  # seconds that an ended case stays in the plain list
 
@@ -37,24 +37,28 @@ def listing(
     operator: Operator, *, states: Sequence[str], source: str, since: str, everything: bool, limit: int
 ) -> list[dict[str, Any]]:
     """Return the rows of `mqi case list`."""
-    from mqi_cli.config.values import parse_duration
-
     now = operator.clock.now()
     wanted = []
     for text in states:
         if text not in list(CaseState):
             raise UsageError(f"there is no state {text}", hint=f"one of: {', '.join(CaseState)}")
         wanted.append(CaseState(text))
-    try:
-        moment = now - parse_duration(since) if since else None
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from error
-    if not operator.config.state_path.exists():
+    moment = now - _within(since) if since else None
+    if not operator.state_path.exists():
         return []
     rows = operator.store.cases.listing(states=wanted, source=source, since=moment, limit=limit or None)
     if not (everything or wanted or since):
         rows = [row for row in rows if row.state not in ENDED or (row.ended_at or 0) > now - ENDED_SHOWN]
     return [_row(row, now) for row in rows]
+
+
+def _within(since: str) -> float:
+    from mqi_cli.config.values import parse_duration
+
+    try:
+        return parse_duration(since)
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from error
 
 
 def _row(row: CaseRow, now: float) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def init(
 
 
 def _load() -> tuple[Config, Plugins]:
-    from mqi_cli.config.load import find_config, load_config
+    from mqi_cli.config.find import find_config
+    from mqi_cli.config.load import load_config
     from mqi_cli.invocation import options
 
     file = find_config(options().config)
@@ -112,7 +113,7 @@ def _load() -> tuple[Config, Plugins]:
 
 
 def _plugins() -> Plugins:
-    from mqi_cli.config.load import disabled_plugins, find_config
+    from mqi_cli.config.find import disabled_plugins, find_config
     from mqi_cli.invocation import options
     from mqi_cli.plugins import load_plugins
 

@@ -21,7 +21,7 @@ HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 # name -> module below mqi_cli.cli, and the line that `mqi --help` shows; the module is imported when the command is called
 CORE_COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "Run the whole pipeline on sample cases, on this machine, and clean up."),
+    "demo": ("demo", "Run the whole pipeline on sample cases, then clean up."),
     "init": ("init", "Write a first config and say what to do next."),
     "doctor": ("doctor", "Check everything that mqi needs, and say what mends it."),
     "status": ("status", "Show on one screen whether all is well, and what is not."),

@@ -12,45 +12,63 @@ import socket
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mqi_cli.case import CaseRef, CaseState
-from mqi_cli.cli.interruption import Interruption
 from mqi_cli.clock import Clock
-from mqi_cli.config.loaded import Config
 from mqi_cli.errors import CaseError, UsageError
 from mqi_cli.invocation import options
-from mqi_cli.message import Command, Event, EventKind, Facts, event_id
-from mqi_cli.patrol import CaseSeen, CaseView, Finding
-from mqi_cli.stage import StageContext
-from mqi_cli.store.records import CaseRow
+
+if TYPE_CHECKING:
+    from mqi_cli.case import CaseRef, CaseState
+    from mqi_cli.config.loaded import Config
+    from mqi_cli.message import Command, Event, EventKind, Facts
+    from mqi_cli.patrol import CaseView, Finding
+    from mqi_cli.stage import StageContext
+    from mqi_cli.store.records import CaseRow
 
 
 class Operator:
     """One command's work. Use it as a context manager, or let the process's end close it."""
 
-    def __init__(self, config: Config, plugins: Any, *, light: bool = False) -> None:
-        self.config = config
+    def __init__(self, config: Config | None, plugins: Any, *, light: bool = False, file: Path | None = None) -> None:
+        self._config = config
         self._plugins = plugins
         self._light = light
+        self._file = file
         self.clock = Clock()
 
     @classmethod
     def open(cls, *, light: bool = False) -> Operator:
-        """Load the config of the root options. `light` leaves plugins aside, for commands that only read the state.
+        """Load the config of the root options. `light` leaves plugins aside, for commands that only read the state,
+        and loads the config when something of it is asked for.
 
         Raises `ConfigError` with every problem at once.
         """
-        from mqi_cli.config.load import find_config, load_config
+        from mqi_cli.config.find import disabled_plugins, find_config
 
         file = find_config(options().config)
         if light:
-            return cls(load_config(file, None), None, light=True)
+            return cls(None, None, light=True, file=file)
+        from mqi_cli.config.load import load_config
         from mqi_cli.plugins import load_plugins
 
-        disabled = load_config(file, None).plugins.disable
-        plugins = load_plugins(disabled)
+        plugins = load_plugins(disabled_plugins(file))
         return cls(load_config(file, plugins), plugins)
+
+    @cached_property
+    def config(self) -> Config:
+        """The config; with `light`, only the core's own sections of it."""
+        from mqi_cli.config.load import load_config
+
+        return self._config or load_config(self._file, None)
+
+    @cached_property
+    def state_path(self) -> Path:
+        """Where the state database lies. Looking at cases needs no more of the config, and loading it whole is slow."""
+        from mqi_cli.config.find import plain_state_path
+
+        plain = plain_state_path(self._file) if self._config is None else None
+        return plain or self.config.state_path
 
     @cached_property
     def plugins(self) -> Any:
@@ -64,7 +82,7 @@ class Operator:
         """The state database; made when there is none yet, unless this operator only looks."""
         from mqi_cli.store import open_store
 
-        return open_store(self.config.state_path, read_only=self._light)
+        return open_store(self.state_path, read_only=self._light)
 
     @cached_property
     def conductor(self) -> Any:
@@ -268,6 +286,7 @@ class Operator:
 
     def _add_by_word(self, directory: Path, source: str, name: str, workflow: str) -> CaseRow:
         from mqi_cli.manifest import Unfit, build_manifest, snapshot, survey
+        from mqi_cli.patrol import CaseSeen
 
         try:
             entries = survey(directory)
@@ -293,6 +312,7 @@ class Operator:
 
     def patrol(self, name: str, *, only: str = "") -> list[Finding]:
         """Go one round of a patrol, and return what it found; `only` restricts it to one source."""
+        from mqi_cli.cli.interruption import Interruption
         from mqi_cli.patrolling import Round
 
         patrol = self.plugins.patrols.get(name)
@@ -355,6 +375,8 @@ def _nothing_to_report(kind: EventKind, data: Facts) -> None:
 
 def by_hand_event(command: Command, kind: EventKind, number: int, data: Facts, *, worker: str, at: float) -> Event:
     """Make the event that a worker would send."""
+    from mqi_cli.message import Event, event_id
+
     return Event(
         event_id(command.id, kind, number),
         kind,

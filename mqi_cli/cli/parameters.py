@@ -16,7 +16,7 @@ def complete_case(incomplete: str) -> list[str]:
 
     try:
         operator = Operator.open(light=True)
-        if not operator.config.state_path.exists():
+        if not operator.state_path.exists():
             return []
         return [name for name in operator.store.cases.names_beginning(incomplete) if name.isprintable()]
     except MqiError:

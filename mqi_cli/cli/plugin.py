@@ -99,7 +99,7 @@ def test(
 
 def _plugins() -> Plugins:
     """Load the plugins and ask each for all that it brings."""
-    from mqi_cli.config.load import disabled_plugins, find_config
+    from mqi_cli.config.find import disabled_plugins, find_config
     from mqi_cli.invocation import options
     from mqi_cli.plugins import load_plugins
 

@@ -8,14 +8,15 @@ from typing import Any
 import typer
 
 from mqi_cli.cli.output import complain
-from mqi_cli.errors import ConfigError
 
 
 def plugin_commands(*, taken: Collection[str]) -> dict[str, Any]:
     """Return the plugins' commands by name. A broken plugin is named on stderr and left out."""
+    from mqi_cli.config.find import disabled_plugins, find_config
+    from mqi_cli.invocation import options
     from mqi_cli.plugins import load_plugins
 
-    plugins = load_plugins(_disabled())
+    plugins = load_plugins(disabled_plugins(find_config(options().config)))
     app = typer.Typer(rich_markup_mode=None)
     plugins.add_commands(app, taken=taken)
     for info in plugins.broken:
@@ -26,15 +27,3 @@ def plugin_commands(*, taken: Collection[str]) -> dict[str, Any]:
     if not app.registered_commands and not app.registered_groups:
         return {}
     return dict(typer.main.get_group(app).commands)
-
-
-def _disabled() -> Collection[str]:
-    """Read which plugins the config switches off. One that is wrong elsewhere must not keep its mender from starting."""
-    from mqi_cli.config.load import find_config, load_config
-    from mqi_cli.invocation import options
-
-    try:
-        disabled: Collection[str] = load_config(find_config(options().config), None).plugins.disable
-        return disabled
-    except ConfigError:
-        return ()

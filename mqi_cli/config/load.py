@@ -1,10 +1,10 @@
-"""Find, load and check the config: one call, every problem at once."""
+"""Load and check the config: one call, every problem at once."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from mqi_cli.config import crosscheck
 from mqi_cli.config.document import Document
 from mqi_cli.config.environment import Environment
+from mqi_cli.config.find import default_state_path
 from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import (
     NAME,
@@ -33,34 +34,6 @@ from mqi_cli.errors import ConfigError
 _M = TypeVar("_M", bound=BaseModel)
 _NAME = re.compile(NAME)
 _WITH_PLUGINS = frozenset({"hosts", "workflows"})  # core keys whose values are read by the plugins' models
-
-
-def find_config(explicit: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the config to use: `--config`, `$MQI_CONFIG`, `./mqi.yaml`, the user's, the system's; None without any.
-
-    Raises `ConfigError` when one that was asked for by name is not there: to go on with another would surprise.
-    """
-    for named, by in ((explicit, "--config"), (environ.get("MQI_CONFIG"), "$MQI_CONFIG")):
-        if named:
-            file = Path(named).expanduser()
-            if not file.exists():
-                raise ConfigError(f"{file}: there is no such file ({by} names it)", hint="mqi config init writes one")
-            return file
-    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
-    candidates = [Path("mqi.yaml"), *([Path(home) / "mqi/mqi.yaml"] if home else []), Path("/etc/mqi/mqi.yaml")]
-    return next((each for each in candidates if each.is_file()), None)
-
-
-def disabled_plugins(file: Path | None) -> Collection[str]:
-    """Return the plugins that a config switches off, whatever else is wrong with it: `load_config` will tell that."""
-    document = Document(file, Problems(file))
-    try:
-        document.read()
-    except ConfigError:
-        return ()
-    section = document.data.get("plugins")
-    names = section.get("disable") if isinstance(section, dict) else None
-    return tuple(each for each in names if isinstance(each, str)) if isinstance(names, list) else ()
 
 
 def load_config(file: Path | None, plugins: Offer | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -197,10 +170,7 @@ class _Loading:
     def _state_path(self, state: StateSection | None) -> Path:
         if state is not None and state.path is not None:
             return state.path.absolute()
-        home = (
-            self._environ.get("XDG_STATE_HOME") or f"{self._environ.get('HOME') or Path('/').absolute()}/.local/state"
-        )
-        return Path(home).absolute() / "mqi" / "state.db"
+        return default_state_path(self._environ)
 
     def _cross(
         self,

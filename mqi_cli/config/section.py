@@ -11,9 +11,9 @@ from pydantic_core import ErrorDetails
 
 from mqi_cli.config import shape, wording
 from mqi_cli.config.environment import Environment
+from mqi_cli.config.find import local_path_from
 from mqi_cli.config.problems import KeyPath, Problems, nearest, unknown
 from mqi_cli.config.secret_file import read_secret
-from mqi_cli.config.values import local_path_from
 
 _M = TypeVar("_M", bound=BaseModel)
 

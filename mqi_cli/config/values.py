@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
+from mqi_cli.config.find import local_path_from
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\Z")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B\Z")
@@ -51,15 +53,6 @@ def _parse_path(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("a path is wanted")
     return local_path_from(value, (info.context or {}).get("base"))
-
-
-def local_path_from(text: str, base: Path | None) -> Path:
-    """Return a path of the config: `~` filled in, a relative one taken from `base`. Raises `ValueError`."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:  # ~somebody who has no account here
-        raise ValueError("there is no home directory of that name") from error
-    return base / path if base else path
 
 
 Duration = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 archive = typer.Typer(
-    help="Archives of cases: make, list, prove, restore, remove by age.",
+    help="Make, list, prove, restore and thin out archives.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -10,10 +10,13 @@ import typer
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 gpu_app = typer.Typer(
-    help="GPUs: what they do, who has them.", no_args_is_help=True, context_settings=_SETTINGS, rich_markup_mode=None
+    help="See what the GPUs do and who has them; hold one back.",
+    no_args_is_help=True,
+    context_settings=_SETTINGS,
+    rich_markup_mode=None,
 )
 host_app = typer.Typer(
-    help="Hosts: how they are, trying them out, trusting their keys.",
+    help="See how hosts are, try them out, trust their keys.",
     no_args_is_help=True,
     context_settings=_SETTINGS,
     rich_markup_mode=None,

@@ -18,7 +18,7 @@ def scan(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     format: Annotated[str, typer.Option("--format", help="Print with one of tabulate's formats.")] = "table",
 ) -> None:
-    """Look for cases now, with the same rule for "complete" as the daemon.
+    """Look for cases now, by the same rules as the daemon.
 
     A case that needs two looks (`quiet_for`) is complete at a later one: the daemon's, the next `mqi scan`, or --wait.
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 transfer = typer.Typer(
-    help="Move a case's files by hand, with the code of the daemon, or prove them again.",
+    help="Move a case's files by hand, or prove them again.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

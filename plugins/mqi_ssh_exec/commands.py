@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 exec_app = typer.Typer(
-    help="Runs on hosts: start one by hand, look at it, read its log, end it.",
+    help="Start a run by hand, look at it, read its log, end it.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mqi_cli import Check, CheckContext, ConfigSection, Stage, hookimpl
+from mqi_cli import ConfigSection, hookimpl
 
 if TYPE_CHECKING:
     import typer
+
+    from mqi_cli import Check, CheckContext, Stage
 
 LANE = "ssh-exec"
 
@@ -24,6 +26,7 @@ def mqi_config() -> ConfigSection:
 @hookimpl
 def mqi_stages() -> Sequence[Stage]:
     """Give the stage `run`."""
+    from mqi_cli import Stage
     from mqi_ssh_exec.options import RunOptions, check_run
     from mqi_ssh_exec.run import cancel, run
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mqi_cli.config.load import disabled_plugins, find_config, load_config
+from mqi_cli.config.find import disabled_plugins, find_config
+from mqi_cli.config.load import load_config
 from mqi_cli.errors import ConfigError
 
 
