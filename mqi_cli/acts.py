@@ -6,7 +6,7 @@ with a `UsageError` that says who or what is in the way.
 
 from __future__ import annotations
 
-from mqi_cli.case import CaseState, PartState
+from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.conductor import Conductor
 from mqi_cli.errors import UsageError
 from mqi_cli.message import Command
@@ -119,13 +119,11 @@ class Acts:
                 raise UsageError(f"the case is {case.state}: there is nothing to cancel")
             self._note(case, "cancel", "cancel asked for")
             self._store.cases.update(case.id, cancelling=True)
-            workflow = self._conductor.config.workflows.get(case.workflow)
-            for part in self._store.parts.live_of_case(case.id):
-                step = workflow.step(part.step) if workflow else None
-                if part.turn > 0 and step is not None and step.stage.cancel is not None:
-                    self._store.parts.update(part.id, cancel=True)
+            for part in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
+                if self._conductor.may_live(part):
+                    self._store.parts.update(part.id, cancel=True, ended_at=None)
                     self._conductor.dispatch.give_turn(self._part(part.id))
-                else:
+                elif part.state in PART_LIVE:
                     self._conductor.overtake(part)
             self._conductor.finish_cancel(self._case(identity))
             ended = self._case(identity).state is CaseState.CANCELLED
@@ -253,11 +251,20 @@ class Acts:
             created_at=self._conductor.clock.now(),
         )  # fmt: skip
 
+    def _ended_unproven(self, case: CaseRow) -> list[PartRow]:
+        """Return the newest attempts that ended for us while their run may live."""
+        found = self._store.parts.maybe_alive(case.id)
+        return [part for part in found if self._store.parts.latest(case.id, part.step, part.part) == part]
+
     def _refuse_if_busy(self, case: CaseRow) -> None:
         for part in self._store.parts.live_of_case(case.id):
             if part.state is PartState.WORKING or part.waiting_for == "turn":
                 who = part.worker or f"a run on {part.host or 'this machine'}"
                 raise UsageError(f"{part.step} is being worked on: {who}", hint=f"mqi case cancel {case.key}")
+        for part in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
+            if self._conductor.may_live(part):
+                where = part.host or "this machine"
+                raise UsageError(f"a run of it may be alive on {where}", hint=f"first: mqi case cancel {case.key}")
 
     def _refuse_if_leased(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> None:
         now = self._conductor.clock.now()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from random import Random
 
-from mqi_cli.case import CASE_MOVES, CaseState, PartState
+from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.dispatch import Dispatcher
@@ -24,6 +24,7 @@ from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind
 from mqi_cli.retry import backoff
 from mqi_cli.stage import Step
 from mqi_cli.store import Store
+from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, PartRow
 
 log = logging.getLogger("mqi.conductor")
@@ -149,7 +150,7 @@ class Conductor:
                 until = self.store.hosts.get(first.host).until
             self.move(case, CaseState.WAITING, reason=first.reason, hint=first.hint, until=until)
         elif failed:
-            self.move(case, CaseState.HELD, reason=f"{failed[0].step}: {failed[0].reason}", hint=failed[0].hint)
+            self.move(case, CaseState.HELD, reason=failed[0].reason, hint=failed[0].hint)
 
     def note(
         self,
@@ -300,6 +301,14 @@ class Conductor:
                 hint=hint, due_at=None, lease_until=None, worker="",
             )  # fmt: skip
             return
+        if part.cancel:  # the same attempt is asked again: a next one would begin the run anew
+            tries = part.tries + 1
+            delay = float(after) if after is not None else self._delay(tries)
+            self.store.parts.update(
+                part.id, state=PartState.WAITING, waiting_for="time", tries=tries, hint=hint, lease_until=None, worker="",
+                reason=f"it is not cancelled yet: {reason}", due_at=self.clock.now() + max(0.0, delay),
+            )  # fmt: skip
+            return
         step = self.config.workflows[case.workflow].step(part.step)
         tries, limit = part.tries + 1, step.attempts if step else part.tries
         self.note(
@@ -326,13 +335,17 @@ class Conductor:
 
     def _gave_up(self, case: CaseRow, part: PartRow, event: Event) -> None:
         reason, hint = str(event.data.get("reason", "")), str(event.data.get("hint", ""))
+        if part.cancel:
+            self.fail(case, part, f"it could not be cancelled: {reason}", hint=hint)
+            return
         self._end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: mqi case retry {case.key}")
         self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part, actor=event.worker)
 
     def _bug(self, case: CaseRow, part: PartRow, event: Event) -> None:
         reason = str(event.data.get("reason", ""))
         hint = f"the traceback: mqi case log {case.key} --detail; once it is mended: mqi case retry {case.key}"
-        self._end(part, PartState.FAILED, reason=f"a bug in stage {part.step}: {reason}", hint=hint)
+        self._end(part, PartState.FAILED, proven=False, reason=f"a bug in stage {part.step}: {reason}", hint=hint)
+        self.store.cases.update(case.id, cancelling=False)
         detail = str(event.data.get("traceback", ""))
         self.note(
             case, kind="bug", text=f"a bug in {part.step}: {reason}", part=part, actor=event.worker, detail=detail
@@ -343,10 +356,33 @@ class Conductor:
         self.finish_cancel(case)
 
     def fail(self, case: CaseRow, part: PartRow, reason: str, *, hint: str = "") -> None:
-        """End an attempt without success and hold its case. In the caller's transaction."""
-        self._end(part, PartState.FAILED, reason=reason, hint=hint)
+        """End an attempt without success and hold its case. In the caller's transaction.
+
+        Nothing is known of its run then: it keeps its GPUs until a next attempt or a cancel has ended that run.
+        """
+        self._end(part, PartState.FAILED, proven=False, reason=reason, hint=hint)
+        self.store.cases.update(case.id, cancelling=False)
         self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
         self.settle(case.id)
+
+    def may_live(self, part: PartRow) -> bool:
+        """Whether a run of this part, of this attempt or a former one, may be alive outside the worker."""
+        if part.state is PartState.DONE or part.state is PartState.CANCELLED:
+            return False
+        workflow = self.config.workflows.get(self._case(part).workflow)
+        step = workflow.step(part.step) if workflow else None
+        if step is None or step.stage.cancel is None:
+            return False
+        return (part.state in PART_LIVE and part.turn > 0) or bool(self._unproven(part))
+
+    def _unproven(self, part: PartRow) -> list[PartRow]:
+        found = self.store.parts.maybe_alive(part.case)
+        return [each for each in found if (each.step, each.part) == (part.step, part.part)]
+
+    def _case(self, part: PartRow) -> CaseRow:
+        case = self.store.cases.by_id(part.case)
+        assert case is not None  # noqa: S101  a foreign key holds it
+        return case
 
     def overtake(self, part: PartRow) -> None:
         """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
@@ -359,9 +395,22 @@ class Conductor:
             self.move(case, CaseState.CANCELLED, reason="cancelled by an operator", hint=f"mqi case rerun {case.key}")
             self.note(case, kind="cancelled", text="cancelled")
 
-    def _end(self, part: PartRow, state: PartState, **changes: object) -> None:
-        """End an attempt and release what it had."""
-        self.store.parts.update(
-            part.id, state=state, waiting_for="", due_at=None, lease_until=None, ended_at=self.clock.now(), **changes
+    def _end(self, part: PartRow, state: PartState, *, proven: bool = True, **changes: object) -> None:
+        """End an attempt and release what it had, but no GPU on which a run may live.
+
+        With `proven` false the attempt is over for us while its run may go on. Only success or a cancel of a later turn
+        proves a former attempt's run dead: a failure may have come before its stage looked for one.
+        """
+        former = self._unproven(part)
+        unproven = state is PartState.FAILED and bool(
+            former or (not proven and (part.job or part.cancel) and part.turn > 0)
         )
-        self.dispatch.release(part)
+        self.store.parts.update(
+            part.id, state=state, waiting_for=END_UNPROVEN if unproven else "", due_at=None, lease_until=None,
+            ended_at=self.clock.now(), **changes,
+        )  # fmt: skip
+        self.dispatch.release(part, keep_gpus=unproven)
+        if state is PartState.DONE or (state is PartState.CANCELLED and part.cancel):
+            for each in former:
+                self.store.parts.update(each.id, waiting_for="")
+                self.dispatch.release(each)

@@ -19,11 +19,13 @@ from mqi_cli.case import PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.message import Command, Earlier, GpuLease, command_id, encode
+from mqi_cli.quantity import age
 from mqi_cli.retry import backoff
 from mqi_cli.store import Store
 from mqi_cli.store.records import CaseRow, GpuRow, PartRow
 
 HOST_PAUSE_MOST = 300.0  # a host that is down is asked again at least this often, seconds
+LOOK_VALID = 600.0  # seconds; a GPU not looked at for so long (the curator does every 30 s) may be taken by anybody
 SERVED_IN_ORDER = ("jobs:", "gpu:")  # who comes first is served first; nobody overtakes
 
 
@@ -97,19 +99,26 @@ class Dispatcher:
         )
 
     def lease_gpus(self, part: PartRow) -> bool:
-        """Lease the GPUs that the part asks for, unless it has them; False when there are not enough free ones."""
-        if not part.gpus or len(self._store.gpus.leased_by(part.id)) == part.gpus:
+        """Lease the GPUs that the part asks for, unless it has them; False when there are not enough free ones.
+
+        Those of a former attempt whose run may still live come first: this attempt ends that run before it begins its own.
+        """
+        for former in self._store.parts.maybe_alive(part.case):
+            if (former.step, former.part) == (part.step, part.part):
+                self._store.gpus.move(former.id, part.id)
+        if not part.gpus or (missing := part.gpus - len(self._store.gpus.leased_by(part.id))) <= 0:
             return True
-        free = [gpu for gpu in self._store.gpus.on(part.host) if is_free(gpu)]
-        if len(free) < part.gpus:
+        now = self._clock.now()
+        free = [gpu for gpu in self._store.gpus.on(part.host) if is_free(gpu, now=now)]
+        if len(free) < missing:
             return False
-        self._store.gpus.lease(part.id, [gpu.uuid for gpu in free[: part.gpus]])
+        self._store.gpus.lease(part.id, [gpu.uuid for gpu in free[:missing]])
         return True
 
-    def release(self, part: PartRow) -> None:
-        """Take back what an ended attempt had, and wake who waits for it."""
+    def release(self, part: PartRow, *, keep_gpus: bool = False) -> None:
+        """Take back what an ended attempt had, and wake who waits for it; not its GPUs while its run may live."""
         self._store.messages.take_back(part.id)
-        if self._store.gpus.release(part.id, now=self._clock.now()):
+        if not keep_gpus and self._store.gpus.release(part.id, now=self._clock.now()):
             self.wake(f"gpu:{part.host}")
         if part.job:
             self.wake(f"jobs:{part.host}")
@@ -209,8 +218,13 @@ class Dispatcher:
         thing = f"gpu:{part.host}"
         if (in_order or not self._overtakes(part, thing)) and self.lease_gpus(part):
             return None
+        now = self._clock.now()
         known = self._store.gpus.on(part.host)
-        free = sum(is_free(gpu) for gpu in known)
+        looked = max((gpu.seen_at for gpu in known), default=now)
+        if now - looked > LOOK_VALID:
+            reason = f"the last look at the GPUs of {part.host} is {age(now - looked)} old"
+            return Obstacle(thing, reason, "mqi daemon status")
+        free = sum(is_free(gpu, now=now) for gpu in known)
         reason = f"waits for {part.gpus} GPU{'s' if part.gpus > 1 else ''} on {part.host}: {free} of {len(known)} free"
         return Obstacle(thing, reason, "mqi gpu list")
 
@@ -223,10 +237,11 @@ class Dispatcher:
         return case
 
 
-def is_free(gpu: GpuRow) -> bool:
-    """Whether a GPU can be given away: there, not held back, not leased, and nobody else computes on it.
+def is_free(gpu: GpuRow, *, now: float) -> bool:
+    """Whether a GPU can be given away: there, looked at of late, not held back, not leased, nobody else computes on it.
 
     Processes that were seen before the last lease ended were that lease's own and don't count.
     """
     stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at
-    return gpu.present and not gpu.held and gpu.lease is None and (stale or not gpu.processes)
+    looked_at = now - gpu.seen_at <= LOOK_VALID
+    return gpu.present and looked_at and not gpu.held and gpu.lease is None and (stale or not gpu.processes)

@@ -160,9 +160,12 @@ class Intake:
         self._store.cases.update(row.id, look=row.snapshot)  # the change belongs to the new revision
         first = row.workflow and self._conductor.config.workflows.get(row.workflow)
         done = self._store.parts.finished(row.id, [first.steps[0].name]) if first else []
-        if not done and row.state not in (CaseState.DONE, CaseState.CANCELLED):
+        live = self._store.parts.live_of_case(row.id)
+        alive = self._store.parts.maybe_alive(row.id) or any(self._conductor.may_live(part) for part in live)
+        # a run that may live on a host is never overtaken: the old revision goes on to its own end
+        if not done and not alive and row.state not in (CaseState.DONE, CaseState.CANCELLED):
             # what it was accepted for is no longer there to be taken
-            for part in self._store.parts.live_of_case(row.id):
+            for part in live:
                 self._conductor.overtake(part)
             self._conductor.move(
                 row, CaseState.CANCELLED, reason=f"its content changed: revision {row.revision + 1} follows"

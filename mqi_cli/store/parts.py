@@ -11,6 +11,7 @@ from mqi_cli.case import PART_LIVE, PartState
 from mqi_cli.store.records import PartRow
 from mqi_cli.store.tables import CaseTable, PartTable
 
+END_UNPROVEN = "end"  # what a failed attempt still waits for while nobody knows whether its run lives
 _LIVE = [str(state) for state in PART_LIVE]
 
 
@@ -73,6 +74,15 @@ class Parts:
         )
         newest = {(row.step, row.part): row for row in self._rows(query.order_by(PartTable.attempt))}
         return list(newest.values())
+
+    def maybe_alive(self, case: int) -> list[PartRow]:
+        """Return a case's attempts that ended for us while their run may live on its host, oldest first."""
+        query = PartTable.select().where(
+            (PartTable.case == case)
+            & (PartTable.state == str(PartState.FAILED))
+            & (PartTable.waiting_for == END_UNPROVEN)
+        )
+        return self._rows(query.order_by(PartTable.id))
 
     def leave_behind(self, case: int) -> None:
         """Mark all attempts of a case as no longer current: it is run again from the start."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import EXCLUDED
 
-from mqi_cli.patrol import GpuSeen
 from mqi_cli.store.records import GpuRow, HostRow
 from mqi_cli.store.tables import AlertTable, FlagTable, GpuTable, HostTable, WorkerTable
+
+if TYPE_CHECKING:
+    from mqi_cli.patrol import GpuSeen
 
 
 class Hosts:
@@ -68,6 +70,10 @@ class Gpus:
         )
         if changed != len(uuids):
             raise ValueError("a GPU was leased twice")
+
+    def move(self, former: int, part: int) -> None:
+        """Hand the GPUs of a part's former attempt on to its next one."""
+        GpuTable.update(lease=part).where(GpuTable.lease == former).execute(self._database)
 
     def release(self, part: int, *, now: float) -> int:
         """Take a part's GPUs back; return how many."""
