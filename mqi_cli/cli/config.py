@@ -10,7 +10,7 @@ import typer
 
 from mqi_cli.cli.group import command_group
 from mqi_cli.cli.parameters import Format, Json
-from mqi_cli.errors import EXIT_CONFIG, ConfigError, UsageError, describe_os_error
+from mqi_cli.errors import EXIT_CONFIG, ConfigError, UsageError
 
 if TYPE_CHECKING:
     from mqi_cli.config.loaded import Config
@@ -84,21 +84,12 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a first config that works as it is, with every other key in it behind a #."""
+    from mqi_cli.cli.first_config import write_first_config
     from mqi_cli.cli.output import say
-    from mqi_cli.config.sample import sample_config
 
     path = path / "mqi.yaml" if path.is_dir() else path
-    directory = path.absolute().parent
-    text = sample_config(_plugins(), directory, source=source)
-    try:
-        (directory / source).mkdir(parents=True, exist_ok=True)
-        with path.open("w" if force else "x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{error.filename} is there already", hint="give another path, or --force") from error
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {describe_os_error(error)}") from error
-    say(f"wrote {path}; it watches {directory / source}")
+    watched = write_first_config(_plugins(), path, source=source, force=force)
+    say(f"wrote {path}; it watches {watched}")
     say(f"next: mqi --config {path} config check" if path != Path("mqi.yaml") else "next: mqi config check")
 
 

@@ -6,7 +6,6 @@ with the code of the daemon, and needs neither daemon nor broker.
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -114,6 +113,8 @@ class Operator:
     @property
     def actor(self) -> str:
         """Who is at the keyboard."""
+        import getpass
+
         try:
             return getpass.getuser()
         except (KeyError, OSError):  # a uid without a name
