@@ -180,7 +180,7 @@ class House:
     def children(self) -> dict[str, int]:
         """Return the daemon's processes by name."""
         found = json.loads(self.mqi("daemon", "status", "--json", code=None))
-        return {child["name"]: child["pid"] for child in found.get("processes", []) if child.get("pid")}
+        return {child["name"]: child["pid"] for child in found.get("children", []) if child.get("pid")}
 
     def cases(self) -> list[dict[str, Any]]:
         """Return the cases as `mqi case list --json` has them."""
