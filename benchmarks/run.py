@@ -1,0 +1,22 @@
+"""All measurements, one after the other: what `make bench` runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import many_cases
+import startup
+
+
+def main() -> None:
+    """Run every benchmark and print what it measured."""
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}\n")
+    startup.main()
+    print()
+    many_cases.main()
+    print("\nNot measured here yet: other workflow systems (AiiDA and the like) on the same cases.")
+
+
+if __name__ == "__main__":
+    main()
