@@ -189,7 +189,10 @@ class Worker:
         if self._store is not None and (row := self._store.cases.by_key(command.case)):
             return row.ref
         source = self._config.source(command.source)
-        found = self._finder.find(source, command.case, command.revision) if source else None
+        found = None
+        if source is not None:
+            with contextlib.suppress(OSError):  # not mounted here: as good as not found
+                found = self._finder.find(source, command.case, command.revision)
         if found is None and needed:
             where = (
                 f"below source {command.source}" if source else f"in a source {command.source}, which its config lacks"

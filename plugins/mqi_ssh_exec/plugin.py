@@ -40,6 +40,7 @@ def mqi_stages() -> Sequence[Stage]:
             attempts=3,
             cancel=cancel,
             job=True,
+            local=False,  # a worker on another machine runs commands with nothing but the config and the broker
             check=check_run,
         ),
     )

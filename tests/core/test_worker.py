@@ -1,0 +1,118 @@
+"""A worker over a real embedded queue: what it needs on its machine, and what it does with a message that is none."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mqi_cli.broker.base import Outgoing
+from mqi_cli.broker.embedded import EmbeddedBroker
+from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, decode, encode
+from mqi_cli.plugins import load_plugins
+from mqi_cli.stage import Done, Stage, Step, StepOptions, Workflow
+from mqi_cli.worker import Worker
+
+
+@contextlib.contextmanager
+def serving(bench: Any, broker: EmbeddedBroker, stage: Stage) -> Iterator[None]:
+    """Serve a lane with one stage, on a machine that has neither the state database nor the source."""
+    bench.config.workflows["qa"] = Workflow("qa", (Step(stage.name, stage, StepOptions()),))
+    plugins = load_plugins(entry_points=())
+    plugins.section_of = lambda owner: ""  # type: ignore[method-assign]
+    plugins.owner_of = lambda kind, name: "test"  # type: ignore[method-assign]
+    worker = Worker(stage.lane, config=bench.config, plugins=plugins, broker=broker)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.ask_stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def command(stage: str) -> Command:
+    """Return a command for a case whose directory is nowhere on this machine."""
+    return Command("m-1", "lane-x", "caaaaaaaaaa", 1, "in", "f" * 64, "qa", stage, "", 1, 1)
+
+
+def events(broker: EmbeddedBroker, until: Callable[[list[Event]], bool]) -> list[Event]:
+    """Take events until there are those that were wanted."""
+    found: list[Event] = []
+    limit = time.monotonic() + 20
+    while not until(found):
+        assert time.monotonic() < limit, [event.kind for event in found]
+        if delivery := broker.take(EVENTS_LANE, timeout=0.5):
+            event = decode(delivery.body)
+            assert isinstance(event, Event)
+            found.append(event)
+            broker.ack(delivery)
+    return [event for event in found if event.kind is not EventKind.ALIVE]
+
+
+def last_is(kind: EventKind) -> Callable[[list[Event]], bool]:
+    """Whether an event of a kind has come."""
+    return lambda found: any(event.kind is kind for event in found)
+
+
+def test_a_stage_that_needs_no_local_directory_runs_where_the_source_is_not_mounted(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    stage = Stage("compute", lambda case, ctx: Done({"key": case.key}), "lane-x", local=False)
+    with serving(bench, broker, stage):
+        asked = command("compute")
+        broker.publish([Outgoing("lane-x", asked.id, encode(asked))])
+        found = events(broker, last_is(EventKind.DONE))
+    broker.close()
+
+    assert [event.kind for event in found] == [EventKind.ACCEPTED, EventKind.DONE]
+    assert found[-1].data == {"facts": {"key": "caaaaaaaaaa"}}
+
+
+def test_a_stage_that_needs_the_directory_says_that_it_is_not_there_and_is_asked_again(
+    bench: Any, tmp_path: Path
+) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    (tmp_path / "in").mkdir()
+    stage = Stage("send", lambda case, ctx: Done(), "lane-x")
+    with serving(bench, broker, stage):
+        asked = command("send")
+        broker.publish([Outgoing("lane-x", asked.id, encode(asked))])
+        found = events(broker, last_is(EventKind.RETRY))
+    broker.close()
+
+    assert "does not find the case's directory below source in" in found[-1].data["reason"]
+    assert found[-1].data["host"] == ""
+
+
+def test_a_message_that_is_none_goes_to_the_dead_letters_and_the_next_one_is_served(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    stage = Stage("compute", lambda case, ctx: Done(), "lane-x", local=False)
+    with serving(bench, broker, stage):
+        asked = command("compute")
+        broker.publish([Outgoing("lane-x", "bad", b'{"v":99}'), Outgoing("lane-x", asked.id, encode(asked))])
+        events(broker, last_is(EventKind.DONE))
+        letters = broker.dead("lane-x")
+    broker.close()
+
+    assert [(letter.id, letter.reason) for letter in letters] == [("bad", "an unknown version of the message format")]
+
+
+def test_a_bug_in_a_stage_is_told_by_its_kind_and_place_without_its_message(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+
+    def broken(case: Any, ctx: Any) -> Done:
+        raise ValueError("Doe^John")
+
+    with serving(bench, broker, Stage("compute", broken, "lane-x", local=False)):
+        asked = command("compute")
+        broker.publish([Outgoing("lane-x", asked.id, encode(asked))])
+        found = events(broker, last_is(EventKind.BUG))
+    broker.close()
+
+    assert found[-1].data["reason"] == "ValueError"
+    assert "in broken" in found[-1].data["traceback"]
+    assert "Doe" not in str(found[-1].data)
