@@ -104,8 +104,10 @@ def test_a_message_that_is_none_goes_to_the_dead_letters_and_the_next_one_is_ser
 def test_a_bug_in_a_stage_is_told_by_its_kind_and_place_without_its_message(bench: Any, tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path / "queue.db")
 
+    patient = "Doe^John"
+
     def broken(case: Any, ctx: Any) -> Done:
-        raise ValueError("Doe^John")
+        raise ValueError(patient)
 
     with serving(bench, broker, Stage("compute", broken, "lane-x", local=False)):
         asked = command("compute")
