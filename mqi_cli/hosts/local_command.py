@@ -8,7 +8,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ _CHUNK = 256 * 1024
 _AFTER_EXIT = 2.0  # seconds that output may still be in the pipe when the program has ended
 _NOT_FOUND = 127  # a shell's exit codes for a program that isn't there and for one that can't be started
 _NOT_RUNNABLE = 126
+_PASSED = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR"})
 
 
 def converse(name: str, argv: Sequence[str], stdin: bytes, *, timeout: float, limit: int) -> Completed:
@@ -98,6 +99,7 @@ def _spawn(name: str, argv: Sequence[str]) -> subprocess.Popen[bytes] | Complete
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=_home(),
+            env=plain_environment(os.environ),
             start_new_session=True,  # a Ctrl-C at our terminal is not for it, and its whole group can be ended
         )
     except (FileNotFoundError, PermissionError) as error:
@@ -105,6 +107,11 @@ def _spawn(name: str, argv: Sequence[str]) -> subprocess.Popen[bytes] | Complete
         return Completed(code, b"", f"{describe_os_error(error)}\n".encode())
     except OSError as error:
         raise HostFault(f"host {name}: a program can't be started: {describe_os_error(error)}", host=name) from error
+
+
+def plain_environment(whole: Mapping[str, str]) -> dict[str, str]:
+    """Return what a program may know of our environment: as over SSH, nothing of the daemon's own, secrets least of all."""
+    return {name: value for name, value in whole.items() if name in _PASSED or name.startswith("LC_")}
 
 
 def _home() -> Path:
