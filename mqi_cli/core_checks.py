@@ -48,8 +48,9 @@ def check_plugins(config: Config, plugins: Plugins) -> Iterator[Check]:
 def check_state(config: Config, plugins: Plugins) -> Iterator[Check]:
     """Look at the state database, its directory, and the SQLite that reads it."""
     del plugins
+    from mqi_cli.sqlite import has_wal_reset_bug
     from mqi_cli.store import open_store
-    from mqi_cli.store.database import file_system, has_wal_reset_bug, journal_mode, refuse_unsafe_place, sqlite_version
+    from mqi_cli.store.database import file_system, journal_mode, refuse_unsafe_place, sqlite_version
 
     place = config.state_dir
     while not place.exists() and place != place.parent:

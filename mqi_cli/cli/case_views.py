@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqi_cli.case import ENDED, CaseState, PartState
-from mqi_cli.cli.output import Column, age, clock_time, size
+from mqi_cli.cli.output import Column, clock_time
 from mqi_cli.errors import UsageError
+from mqi_cli.quantity import age, size
 
 if TYPE_CHECKING:
     from mqi_cli.cli.operator import Operator

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from mqi_cli.cli.output import Column, age, size
+from mqi_cli.cli.output import Column
 from mqi_cli.crew import BROKEN, ChildState
 from mqi_cli.daemon import ChildStatus, DaemonFiles, DaemonStatus
 from mqi_cli.errors import UsageError
 from mqi_cli.logfile import Tail, last_lines
+from mqi_cli.quantity import age, size
 
 COLUMNS = (
     Column("name", "PROCESS"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from mqi_cli.errors import UsageError
 from mqi_cli.printable import printable
+from mqi_cli.quantity import moment
 
 
 @dataclass(frozen=True)
@@ -116,26 +117,6 @@ def _tabulated(cells: list[list[str]], columns: Sequence[Column], format: str) -
     sys.stdout.write(text + "\n")
 
 
-def age(seconds: float) -> str:
-    """Return a duration as people say it: `8 s`, `12 min`, `3 h`, `5 d`."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
-
-
-def size(count: float) -> str:
-    """Return bytes as people say them: `44.1 MB`."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
 def clock_time(at: float | None) -> str:
-    """Return a wall time in local time, to the second."""
-    import datetime
-
-    if at is None:
-        return ""
-    return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a wall time in local time, to the second; nothing for none."""
+    return "" if at is None else moment(at)

@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from mqi_cli.cli.output import age, complain, size
+from mqi_cli.cli.output import complain
+from mqi_cli.quantity import age, size
 
 PLAIN_EVERY = 10.0
 

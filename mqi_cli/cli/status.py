@@ -98,7 +98,7 @@ def overview_text(data: dict[str, Any]) -> str:
     """Lay the overview out for a person."""
     import time
 
-    from mqi_cli.cli.output import age
+    from mqi_cli.quantity import age
 
     now = time.time()
     daemon = data["daemon"]
