@@ -1,8 +1,6 @@
 """Opens the state database: safe journal mode, pragmas, refusals; transactions, check, backup and restore.
 
-Peewee's driver is `pysqlite3` where that brings a newer SQLite than Python's own. SQLite 3.7.0 to 3.51.2 can corrupt a
-WAL database that has two connections (https://sqlite.org/wal.html#walresetbug; fixed in 3.51.3, 3.50.7 and 3.44.6),
-so a WAL is used with a fixed one only, and a rollback journal with any other.
+Which SQLite is used, and which journal is safe with it, is told by `mqi_cli/sqlite.py`; Peewee picks its driver alike.
 """
 
 from __future__ import annotations
@@ -10,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import peewee
 
+from mqi_cli import sqlite
 from mqi_cli.errors import StateError
 from mqi_cli.store.migrations import SCHEMA_VERSION, migrate, schema_version
 
@@ -40,24 +38,22 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 BUSY_SECONDS = 30
 
-_driver: Any = getattr(peewee, "sqlite3", None) or sqlite3
-DATABASE_ERRORS: tuple[type[Exception], ...] = (peewee.DatabaseError, peewee.InterfaceError, _driver.Error)
+DATABASE_ERRORS: tuple[type[Exception], ...] = (
+    peewee.DatabaseError,
+    peewee.InterfaceError,
+    sqlite.driver().Error,
+)
 
 
 def sqlite_version() -> tuple[int, ...]:
     """Return the version of the SQLite that is used."""
-    return tuple(int(each) for each in _driver.sqlite_version.split("."))
-
-
-def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
-    """Whether this SQLite may corrupt a WAL database that has two connections."""
-    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-    return version >= (3, 7, 0) and not fixed
+    found: tuple[int, ...] = sqlite.driver().sqlite_version_info
+    return found
 
 
 def journal_mode() -> str:
     """Return the journal mode that is safe with the SQLite at hand."""
-    return "truncate" if has_wal_reset_bug(sqlite_version()) else "wal"
+    return sqlite.journal_mode(sqlite_version())
 
 
 def file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -165,9 +161,10 @@ def _is_current(path: Path) -> bool:
     try:
         version = schema_version(database)
         application = int(database.execute_sql("PRAGMA application_id").fetchone()[0])
+        filled = database.execute_sql("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     finally:
         database.close()
-    if version and application != APPLICATION_ID:
+    if (version or filled) and application != APPLICATION_ID:  # most programs leave user_version at 0
         raise StateError(f"{path} is a SQLite database, but not one of mqi's", hint="set state.path to another file")
     if version > SCHEMA_VERSION:
         raise StateError(
