@@ -18,6 +18,7 @@ from typing import Any
 from mqi_cli.demo import engine
 from mqi_cli.demo.samples import write_case
 from mqi_cli.hosts.sshd import OpenSSHServer
+from servers.rabbitmq import RabbitNode
 
 PATIENT = "ZZPATIENT0815"
 STUDY = "1.2.826.0.1.3680043.8.498.4711"
@@ -96,6 +97,13 @@ class House:
     def command(self, step: str, program: str, *, seconds: float = 0) -> str:
         """Return a run's command: through the ledger, after a while, the program."""
         return f"{self.script} {self.ledger_file} {{case_key}} {step} {{work_dir}} {seconds} {program}"
+
+    def broker(self, node: RabbitNode) -> str:
+        """Return the config's section for a RabbitMQ, with queues of this house alone."""
+        secret = self.directory / "broker.secret"
+        secret.write_text(node.password)
+        secret.chmod(0o600)
+        return f"broker: {{url: '{node.url}', password_file: {secret}, prefix: {self.directory.name}}}"
 
     def configure(
         self,

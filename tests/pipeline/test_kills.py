@@ -9,19 +9,26 @@ from collections import Counter
 
 import pytest
 
-from pipeline.house import House, hashes, wait_for
+from pipeline.house import NAME, House, hashes, wait_for
 
 
-@pytest.mark.parametrize("process", ["conductor", "ssh-exec", "sftp", "daemon"])
-def test_a_killed_process_loses_nothing_and_starts_nothing_twice(house: House, process: str) -> None:
-    house.configure(seconds=5)
+@pytest.mark.parametrize("process", ["conductor", "ssh-exec", "sftp", "daemon", "ssh-exec-by-rabbitmq"])
+def test_a_killed_process_loses_nothing_and_starts_nothing_twice(
+    house: House, process: str, request: pytest.FixtureRequest
+) -> None:
+    process, _, broker = process.partition("-by-")
+    house.configure(seconds=4, broker=house.broker(request.getfixturevalue(broker)) if broker else "")
     with house.daemon():
-        case = house.drop_case()
-        if process == "sftp":  # in the middle of its work: the first file is there, the run has not begun
-            wait_for(lambda: list(house.far.glob("*/*")), "the upload to begin")
+        pid = process_id(house, process)
+        case = house.write_case(house.directory / "incoming" / NAME, layers=20 if process == "sftp" else 2)
+        if process == "sftp":  # while it copies: the first file is there, the last is not
+            wait_for(lambda: list(house.far.glob("*/*")), "the upload to begin", pause=0.01)
         else:
             wait_for(lambda: any(step == "simulate" for _, step, _ in house.starts()), "the run to begin")
-        kill(house, process)
+        assert "archive" not in {each.name for each in house.directory.iterdir()}
+        os.kill(pid, signal.SIGKILL)
+        if process == "sftp":
+            assert not house.starts(), "the upload was over before the kill"
         if process == "daemon":
             wait_for(lambda: house.mqi("daemon", "start", code=None).startswith("the daemon is up"), "a new daemon")
         house.wait_state("done", "held", limit=60)
@@ -31,13 +38,10 @@ def test_a_killed_process_loses_nothing_and_starts_nothing_twice(house: House, p
     assert hashes(house.results) == house.expected(case)
 
 
-def kill(house: House, process: str) -> None:
-    """Kill as the kernel does when memory is short: one process, without a word."""
+def process_id(house: House, process: str) -> int:
+    """Return the id of the daemon or one of its processes, so that it can be killed without a word."""
     if process == "daemon":
-        pid = int(json.loads(house.mqi("daemon", "status", "--json"))["pid"])
-    else:
-        children = house.children()
-        found = [name for name in children if name.startswith(process)]
-        assert found, f"no {process} among {sorted(children)}"
-        pid = children[found[0]]
-    os.kill(pid, signal.SIGKILL)
+        return int(json.loads(house.mqi("daemon", "status", "--json"))["pid"])
+    found = [pid for name, pid in house.children().items() if name.startswith(process)]
+    assert found, f"no {process} among {sorted(house.children())}"
+    return found[0]

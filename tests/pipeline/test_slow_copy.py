@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,14 +17,7 @@ PAUSE = 0.02  # between two files: 230 of them take longer than four rounds of t
 def test_a_case_copied_file_by_file_is_taken_once_and_never_early(
     house: House, broker: str, request: pytest.FixtureRequest
 ) -> None:
-    section = ""
-    if broker == "rabbitmq":
-        node = request.getfixturevalue("rabbitmq")
-        secret = house.directory / "broker.secret"
-        secret.write_text(node.password)
-        secret.chmod(0o600)
-        prefix = f"house{os.getpid()}{time.monotonic_ns()}"
-        section = f"broker: {{url: '{node.url}', password_file: {secret}, prefix: {prefix}}}"
+    section = house.broker(request.getfixturevalue("rabbitmq")) if broker == "rabbitmq" else ""
     house.configure(broker=section)
     delivered = house.write_case(house.directory / "delivered", layers=37)
     files = sorted(each for each in delivered.rglob("*") if each.is_file())
