@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from servers import MISSING
+
+# How long an example takes says how busy the machine is, and nothing about us.
+settings.register_profile("mqi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mqi")
 
 pytest_plugins = [
     f"servers.{name}" for name in ("sshd", "rabbitmq") if (Path(__file__).parent / "servers" / f"{name}.py").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
@@ -58,7 +59,7 @@ class LazyGroup(TyperGroup):
         """Find the command that is called, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in CORE_COMMANDS:
-            command = _load(CORE_COMMANDS[name][0], name)
+            command = _load(CORE_COMMANDS[name][0], name, wanted=rest[0] if rest else "")
         return name, command, rest
 
     def _from_plugins(self) -> dict[str, Any]:
@@ -69,11 +70,22 @@ class LazyGroup(TyperGroup):
         return self._plugin_commands
 
 
-def _load(module: str, name: str) -> Any:
+def _load(module: str, name: str, *, wanted: str = "") -> Any:
+    """Import a command. Of a group only the subcommand `wanted` is built where it is one: each costs as much as an import."""
     sub = importlib.import_module(f"mqi_cli.cli.{module}").app
-    command = typer.main.get_command(sub)
+    only = [each for each in sub.registered_commands if wanted and wanted == _name(each)]
+    if only and len(sub.registered_commands) > 1:
+        sub = copy.copy(sub)
+        sub.registered_commands = only
+        command: Any = typer.main.get_group(sub)
+    else:
+        command = typer.main.get_command(sub)
     command.name = name
     return command
+
+
+def _name(command: Any) -> str:
+    return command.name or typer.main.get_command_name(command.callback.__name__)
 
 
 app = typer.Typer(

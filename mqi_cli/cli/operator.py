@@ -7,7 +7,6 @@ with the code of the daemon, and needs neither daemon nor broker.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -367,6 +366,8 @@ class Operator:
 
     def hand(self) -> str:
         """Name this process as the holder of a lease."""
+        import socket
+
         return f"hand:{self.actor}@{socket.gethostname().split('.')[0]}-{os.getpid()}"
 
 

@@ -4,34 +4,86 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqi_cli.errors import StateError
-from mqi_cli.store.cases import Cases, Events
 from mqi_cli.store.database import connect, prepare, translated
-from mqi_cli.store.messages import Messages
-from mqi_cli.store.parts import Parts
-from mqi_cli.store.places import Gpus, Hosts, Switches, Workers
+
+if TYPE_CHECKING:
+    from mqi_cli.store.cases import Cases, Events
+    from mqi_cli.store.messages import Messages
+    from mqi_cli.store.parts import Parts
+    from mqi_cli.store.places import Gpus, Hosts, Switches, Workers
 
 
 class Store:
     """An open state database. One connection for each thread; close it in each thread that used it.
 
-    Never carried across a fork. Reads outside a transaction see the newest commit.
+    Never carried across a fork. Reads outside a transaction see the newest commit. Each group of operations is imported
+    when it is first used: a command that only lists cases shall start fast.
     """
 
     def __init__(self, path: Path, database: Any) -> None:
         self.path = path
         self.database = database
-        self.cases = Cases(database)
-        self.events = Events(database)
-        self.parts = Parts(database)
-        self.hosts = Hosts(database)
-        self.gpus = Gpus(database)
-        self.workers = Workers(database)
-        self.switches = Switches(database)
-        self.messages = Messages(database)
+
+    @cached_property
+    def cases(self) -> Cases:
+        """Operations on cases."""
+        from mqi_cli.store.cases import Cases
+
+        return Cases(self.database)
+
+    @cached_property
+    def events(self) -> Events:
+        """Operations on the log."""
+        from mqi_cli.store.cases import Events
+
+        return Events(self.database)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Operations on the attempts of parts."""
+        from mqi_cli.store.parts import Parts
+
+        return Parts(self.database)
+
+    @cached_property
+    def hosts(self) -> Hosts:
+        """Operations on hosts."""
+        from mqi_cli.store.places import Hosts
+
+        return Hosts(self.database)
+
+    @cached_property
+    def gpus(self) -> Gpus:
+        """Operations on GPUs."""
+        from mqi_cli.store.places import Gpus
+
+        return Gpus(self.database)
+
+    @cached_property
+    def workers(self) -> Workers:
+        """Operations on workers."""
+        from mqi_cli.store.places import Workers
+
+        return Workers(self.database)
+
+    @cached_property
+    def switches(self) -> Switches:
+        """Operations on switches."""
+        from mqi_cli.store.places import Switches
+
+        return Switches(self.database)
+
+    @cached_property
+    def messages(self) -> Messages:
+        """Operations on inbox and outbox."""
+        from mqi_cli.store.messages import Messages
+
+        return Messages(self.database)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
