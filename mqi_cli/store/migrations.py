@@ -60,7 +60,12 @@ _INITIAL = (
     "CREATE TABLE flag (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (("the first schema", _INITIAL),)
+_PLANS = ("ALTER TABLE part ADD COLUMN plan INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("the first schema", _INITIAL),
+    ("steps that fan out list their parts first", _PLANS),
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

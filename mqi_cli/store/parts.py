@@ -24,7 +24,7 @@ class Parts:
     def add(self, **fields: Any) -> PartRow:
         """Insert an attempt that waits for its first turn."""
         row = {
-            "turn": 0, "state": PartState.WAITING, "current": True, "tries": 0, "losses": 0, "cancel": False,
+            "turn": 0, "state": PartState.WAITING, "current": True, "plan": False, "tries": 0, "losses": 0, "cancel": False,
             "worker": "", "lease_until": None, "due_at": None, "waiting_for": "", "reason": "", "hint": "", "facts": {},
             "progress_done": 0.0, "progress_total": 0.0, "progress_unit": "", "started_at": None, "ended_at": None,
             **fields,

@@ -68,6 +68,7 @@ class PartRow(NamedTuple):
     host: str
     job: bool
     gpus: int
+    plan: bool
     tries: int
     losses: int
     cancel: bool

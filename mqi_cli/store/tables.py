@@ -61,7 +61,10 @@ class CaseTable(Model):
 
 
 class PartTable(Model):
-    """One attempt of one part of a step: a step run. `current` is False for what a rerun has left behind."""
+    """One attempt of one part of a step: a step run. `current` is False for what a rerun has left behind.
+
+    `plan` marks the one that lists the parts of a step that fans out.
+    """
 
     id = AutoField()
     case = IntegerField(column_name="case_id")
@@ -75,6 +78,7 @@ class PartTable(Model):
     host = TextField()
     job = BooleanField()
     gpus = IntegerField()
+    plan = BooleanField()
     tries = IntegerField()
     losses = IntegerField()
     cancel = BooleanField()

@@ -119,7 +119,8 @@ def test_a_network_file_system_is_refused(path: Path, monkeypatch: pytest.Monkey
     assert not path.exists()
 
 
-SECOND = ("a second one", ("CREATE TABLE more (x)", "INSERT INTO more VALUES (1)"))
+BEFORE = migrations.SCHEMA_VERSION
+FURTHER = ("a further one", ("CREATE TABLE more (x)", "INSERT INTO more VALUES (1)"))
 BROKEN = ("a broken one", ("CREATE TABLE more (x)", "INSERT INTO nowhere VALUES (1)"))
 
 
@@ -127,19 +128,19 @@ def further(monkeypatch: pytest.MonkeyPatch, step: tuple[str, tuple[str, ...]]) 
     """Let the schema have one more step."""
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, step))
     for module in (migrations, database):
-        monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(module, "SCHEMA_VERSION", BEFORE + 1)
 
 
 def test_a_migration_backs_up_what_was_there_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(path).close()
-    further(monkeypatch, SECOND)
+    further(monkeypatch, FURTHER)
 
     assert prepare(path) == 1
 
-    assert pragma(path, "user_version") == 2
+    assert pragma(path, "user_version") == BEFORE + 1
     (copy,) = (path.parent / "backups").glob("*.db")
-    assert "before-schema-2" in copy.name
-    assert pragma(copy, "user_version") == 1
+    assert f"before-schema-{BEFORE + 1}" in copy.name
+    assert pragma(copy, "user_version") == BEFORE
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
     with pytest.raises(StateError, match="nowhere"):
         prepare(path)
 
-    assert pragma(path, "user_version") == 1
+    assert pragma(path, "user_version") == BEFORE
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         execute(path, "SELECT * FROM more")
 
