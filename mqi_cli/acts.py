@@ -34,6 +34,11 @@ class Acts:
                 )
             if not case.fingerprint:
                 raise UsageError("the case was never complete", hint="mqi scan")
+            if case.step and self._conductor.step_of(case, case.step) is None:
+                raise UsageError(
+                    f"the config has no step {case.step} in workflow {case.workflow} any more",
+                    hint=f"add it again, or begin anew with the config as it is: mqi case rerun {case.key}",
+                )
             self._note(case, "retry", "retry asked for")
             self._conductor.move(case, CaseState.READY)
             case = self._case(identity)

@@ -56,6 +56,7 @@ class Clockwork:
             for part in self._store.parts.live(limit=1_000_000):
                 if part.lease_until is not None:
                     self._store.parts.update(part.id, lease_until=now + lease)
+            self._conductor.dispatch.wake("config")  # this may be the config that has it again
 
     def _notice_clock_jump(self) -> None:
         wall, boot = self._clock.now(), self._clock.elapsed()

@@ -29,6 +29,8 @@ from mqi_cli.store.records import CaseRow, PartRow
 
 log = logging.getLogger("mqi.conductor")
 
+LOST_STEP = "add it again and mqi daemon reload, then: mqi case retry; or from the start: mqi case rerun"
+
 
 class UnknownCase(CaseError):
     """An event speaks of a case that the state database does not know."""
@@ -77,9 +79,11 @@ class Conductor:
         self, case: CaseRow, former: PartRow, *, tries: int, due_at: float | None = None, reason: str = ""
     ) -> None:
         """Add the next attempt of a part, at once or at `due_at`; what it remembered goes along."""
-        step = self.config.workflows[case.workflow].step(former.step)
+        step = self.step_of(case, former.step)
         if step is None:
-            self.hold(case, f"workflow {case.workflow} has no step {former.step} any more", hint="mqi case rerun")
+            self.hold(
+                case, f"the config has no step {former.step} in workflow {case.workflow} any more", hint=LOST_STEP
+            )
             return
         self._attempt(case, step, part=former.part, former=former, tries=tries, due_at=due_at, reason=reason)
 
@@ -271,9 +275,7 @@ class Conductor:
             return
         workflow = self.config.workflows.get(case.workflow)
         if workflow is None or workflow.step(case.step) is None:
-            self.hold(
-                case, f"the config has no step {case.step} in workflow {case.workflow} any more", hint="mqi case rerun"
-            )
+            self.hold(case, f"the config has no step {case.step} in workflow {case.workflow} any more", hint=LOST_STEP)
             return
         following = workflow.after(case.step)
         if following is not None:
@@ -309,7 +311,7 @@ class Conductor:
                 reason=f"it is not cancelled yet: {reason}", due_at=self.clock.now() + max(0.0, delay),
             )  # fmt: skip
             return
-        step = self.config.workflows[case.workflow].step(part.step)
+        step = self.step_of(case, part.step)
         tries, limit = part.tries + 1, step.attempts if step else part.tries
         self.note(
             case,
@@ -328,6 +330,11 @@ class Conductor:
             case, part, tries=tries, due_at=self.clock.now() + max(0.0, float(delay)),
             reason=f"try {tries + 1} of {limit} follows: {reason}",
         )  # fmt: skip
+
+    def step_of(self, case: CaseRow, name: str) -> Step | None:
+        """Return a step of the case's workflow; None when the config no longer has it."""
+        workflow = self.config.workflows.get(case.workflow)
+        return workflow.step(name) if workflow else None
 
     def _delay(self, tries: int) -> float:
         daemon = self.config.daemon
@@ -369,9 +376,9 @@ class Conductor:
         """Whether a run of this part, of this attempt or a former one, may be alive outside the worker."""
         if part.state is PartState.DONE or part.state is PartState.CANCELLED:
             return False
-        workflow = self.config.workflows.get(self._case(part).workflow)
-        step = workflow.step(part.step) if workflow else None
-        if step is None or step.stage.cancel is None:
+        step = self.step_of(self._case(part), part.step)
+        # of a step that the config no longer has only the part itself can tell whether it starts something
+        if not (part.job if step is None else step.stage.cancel is not None):
             return False
         return (part.state in PART_LIVE and part.turn > 0) or bool(self._unproven(part))
 

@@ -3,9 +3,10 @@
 Everything here happens inside a transaction of the conductor. A part that may not go on waits *for a thing*, written in
 `waiting_for`, and is woken in order when that thing changes:
 
-    time  turn  pause  drain  hand  host:<name>  jobs:<host>  gpu:<host>
+    time  turn  pause  drain  hand  config  host:<name>  jobs:<host>  gpu:<host>
 
 `turn` is a stage's own `Wait`; `time` a back-off. `hand` is for cases outside every source, which only an operator moves.
+`config` is for what the config no longer has; a conductor that starts with another config asks again.
 Only an attempt that has not begun waits for pause, drain, jobs and GPUs: what runs on a host goes on being looked after.
 """
 
@@ -74,8 +75,7 @@ class Dispatcher:
 
     def command(self, case: CaseRow, part: PartRow, *, turn: int) -> Command:
         """Return the command for a turn of a part, with what earlier steps reported and the GPUs it has."""
-        workflow = self._config.workflows[case.workflow]
-        names = [each.name for each in workflow.steps]
+        names = [each.name for each in self._config.workflows[case.workflow].steps]
         before = names[: names.index(part.step)]
         return Command(
             id=command_id(case.key, part.step, part.part, part.attempt, turn),
@@ -180,6 +180,8 @@ class Dispatcher:
 
     def _obstacle(self, case: CaseRow, part: PartRow, *, in_order: bool, probe: bool) -> Obstacle | None:
         begun = part.turn > 0 or part.cancel
+        if missing := self._missing(case, part):
+            return Obstacle("config", f"the config has no {missing} any more", "add it again, then: mqi daemon reload")
         if not case.source:
             return Obstacle(
                 "hand", "it lies outside every source: its steps are run by hand", f"mqi case show {case.key}"
@@ -195,6 +197,15 @@ class Dispatcher:
         if not begun and part.gpus and (obstacle := self._gpu_obstacle(part, in_order=in_order)):
             return obstacle
         return None
+
+    def _missing(self, case: CaseRow, part: PartRow) -> str:
+        """Name what the part needs and the config has lost since the case was begun; empty when all is there."""
+        workflow = self._config.workflows.get(case.workflow)
+        if workflow is None:
+            return f"workflow {case.workflow}"
+        if workflow.step(part.step) is None:
+            return f"step {part.step} in workflow {case.workflow}"
+        return f"host {part.host}" if part.host and part.host not in self._config.hosts else ""
 
     def _host_obstacle(self, name: str) -> Obstacle | None:
         host = self._store.hosts.get(name)
