@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mqi_cli.case import PartState
 from mqi_cli.conductor import Conductor
+from mqi_cli.crash_points import crash_point
 from mqi_cli.store.records import PartRow
 
 log = logging.getLogger("mqi.conductor")
@@ -72,6 +73,8 @@ class Clockwork:
             part = self._store.parts.by_id(seen.id)
             if part == seen:  # else an event or an operator was faster
                 act(part)
+                crash_point("clockwork.turning")
+        crash_point("clockwork.turned")
 
     def _due(self, part: PartRow) -> None:
         self._conductor.dispatch.give_turn(part)

@@ -18,6 +18,7 @@ from random import Random
 from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
+from mqi_cli.crash_points import crash_point
 from mqi_cli.dispatch import Dispatcher
 from mqi_cli.errors import CaseError
 from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind
@@ -205,6 +206,7 @@ class Conductor:
                 self._host_heard(part, event)
             self._handlers[event.kind](case, part, event)
             self.settle(case.id)
+            crash_point("conductor.applying")
             return True
 
     @staticmethod

@@ -15,6 +15,7 @@ from mqi_cli.clock import Clock
 from mqi_cli.clockwork import Clockwork
 from mqi_cli.conductor import Conductor, UnknownCase
 from mqi_cli.config.loaded import Config
+from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import BrokerError, StateError
 from mqi_cli.hookspecs import RecordedEvent
 from mqi_cli.message import EVENTS_LANE, Event, MessageError, decode
@@ -95,9 +96,12 @@ class ConductorProcess:
     def relay(self) -> None:
         """Send the commands that wait, in order. One that is sent twice has the same id and one effect."""
         while rows := self._store.messages.unsent(limit=BATCH):
+            crash_point("relay.sending")
             self._broker.publish([Outgoing(row.lane, row.message, row.body) for row in rows])
+            crash_point("relay.sent")
             with self._store.transaction():
                 self._store.messages.mark_sent([row.id for row in rows], now=self._clock.now())
+            crash_point("relay.noted")
 
     def _apply(self, delivery: Delivery) -> None:
         try:
@@ -109,7 +113,9 @@ class ConductorProcess:
             log.warning("a message goes to the dead letters: %s", error)
             self._broker.reject(delivery, reason=str(error))
             return
+        crash_point("conductor.applied")
         self._broker.ack(delivery)
+        crash_point("conductor.acknowledged")
 
     def _lane_is_idle(self, lane: str) -> bool:
         depth = self._broker.depth(lane)

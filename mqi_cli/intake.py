@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mqi_cli.case import CaseState, derive_key
 from mqi_cli.conductor import Conductor
+from mqi_cli.crash_points import crash_point
 from mqi_cli.patrol import (
     Alert,
     CaseCleared,
@@ -53,6 +54,8 @@ class Intake:
                     if row:
                         self._store.cases.update(row.id, cleared=sorted({*row.cleared, finding.host}))
                         self._conductor.note(row, kind="cleared", text=f"nothing of it is left on {finding.host}")
+            crash_point("intake.taking")
+        crash_point("intake.taken")
 
     def known(self, source: str) -> dict[str, KnownCase]:
         """Return the newest revision of each name below a source, as the gate wants it."""

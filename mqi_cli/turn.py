@@ -17,6 +17,7 @@ from typing import Any
 from mqi_cli.case import CaseRef
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
+from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import GiveUp, HostError, HostFull, HostRefused, HostUnreachable, MqiError, RetryLater
 from mqi_cli.host_pool import HostPool
 from mqi_cli.hosts.base import Host
@@ -108,6 +109,7 @@ class Turn:
         check_facts(merged)
         self._sign()
         self._report(EventKind.REMEMBERED, {"facts": facts})
+        crash_point("worker.remembered")
         self.facts = merged
 
     def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:

@@ -21,6 +21,7 @@ from mqi_cli.broker.base import Broker, Delivery, Outgoing
 from mqi_cli.case import CaseRef
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
+from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import BrokerError, MqiError, RetryLater
 from mqi_cli.host_pool import HostPool
 from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, Facts, MessageError, decode, encode, event_id
@@ -116,6 +117,7 @@ class Worker:
                 self._slots.release()
 
     def _handle(self, delivery: Delivery) -> bool:
+        crash_point("worker.taken")
         try:
             command = decode(delivery.body)
             if not isinstance(command, Command):
@@ -129,7 +131,9 @@ class Worker:
             self._broker.ack(delivery)
             return False
         self._publish(self._event(command, EventKind.ACCEPTED, 1, {}))
+        crash_point("worker.accepted")
         self._broker.ack(delivery)
+        crash_point("worker.acknowledged")
         thread = threading.Thread(target=self._perform, args=(command,), name=f"{command.case}-{command.step}")
         self._threads.add(thread)
         thread.start()
@@ -156,7 +160,9 @@ class Worker:
 
         try:
             kind, data = self._turn(command, report)
+            crash_point("worker.worked")
             report(kind, data)
+            crash_point("worker.reported")
         finally:
             self._turns.pop(command.id, None)
             self._threads.discard(threading.current_thread())

@@ -16,7 +16,9 @@ settings.register_profile("mqi", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("mqi")
 
 pytest_plugins = [
-    f"servers.{name}" for name in ("sshd", "rabbitmq") if (Path(__file__).parent / "servers" / f"{name}.py").is_file()
+    f"servers.{name}"
+    for name in ("sshd", "rabbitmq", "house")
+    if (Path(__file__).parent / "servers" / f"{name}.py").is_file()
 ]
 
 

@@ -22,7 +22,8 @@ SOURCES = {"mqi_cli": ROOT, **{path.name: path.parent for path in sorted((ROOT /
 # From the ground up: a module imports from its own layer and from those above it in this table, and within a layer there
 # are no circles. `config.*` means the package and all in it that no layer names. A new module is given its place here.
 LAYERS = {
-    "ground": "errors clock quantity printable retry restarts signals sqlite lock invocation notify child hosts.streams",
+    "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child "
+    "hosts.streams",
     "words": "case manifest message layout placeholders",
     "borders": "hosts.base broker.base broker.doorbell",
     "what plugins give": "stage patrol check hookspecs sources testing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.house import NAME, House, hashes
+from servers.house import NAME, House, hashes
 
 
 def test_an_operator_takes_a_case_through_every_stage_by_hand(house: House) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.house import NAME, House, hashes, wait_for
+from servers.house import NAME, House, hashes, wait_for
 
 
 @pytest.mark.parametrize("process", ["conductor", "ssh-exec", "sftp", "daemon", "ssh-exec-by-rabbitmq"])

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mqi_cli.errors import EXIT_ALREADY_RUNNING, EXIT_BROKER, EXIT_CONFIG, EXIT_HOST
-from pipeline.house import NAME, PATIENT, STUDY, House
+from servers.house import NAME, PATIENT, STUDY, House
 from servers.rabbitmq import RabbitNode
 
 ARCHIVED = re.compile(r"c[a-z2-7]{10}\.json")

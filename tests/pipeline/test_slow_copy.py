@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.house import NAME, House, hashes
+from servers.house import NAME, House, hashes
 
 PAUSE = 0.02  # between two files: 230 of them take longer than four rounds of the scanner
 

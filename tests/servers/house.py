@@ -1,19 +1,28 @@
-"""A whole installation in one directory: config, source, far-side programs, real `mqi` processes, and its words for waiting."""
+"""A whole installation in one directory: config, source, far-side programs, real `mqi` processes, and its words for waiting.
+
+The fixture `house` gives one whose host is the session's real SSH server; what a failed test leaves of it is kept in
+`test-artefacts/`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import pytest
 
 from mqi_cli.demo import engine
 from mqi_cli.demo.samples import write_case
@@ -27,8 +36,11 @@ NAME = f"{PATIENT}/{STUDY}"
 # The program that a run starts: it notes each of its starts, durably, before it does anything.
 _LEDGER = """\
 #!/bin/sh
-# ledger.sh FILE CASE STEP WORK_DIR SECONDS PROGRAM...
-printf '%s %s %s %s\\n' "$2" "$3" "${4##*/}" "$$" | dd of="$1" oflag=append conv=notrunc,fsync 2>/dev/null
+# ledger.sh FILE CASE STEP WORK_DIR SECONDS PROGRAM...   WORK_DIR ends in PART/ATTEMPT
+part="${4%/*}"
+since="$(cut -d ' ' -f 22 /proc/$$/stat 2>/dev/null)"
+printf '%s %s %s %s %s %s\\n' "$2" "$3" "${4##*/}" "$$" "${part##*/}" "${since:-0}" |
+    dd of="$1" oflag=append conv=notrunc,fsync 2>/dev/null
 sleep "$5"
 shift 5
 exec "$@"
@@ -175,15 +187,7 @@ class House:
 
     def processes(self) -> dict[int, str]:
         """Return every process, here or on the far side, that has the house's path in its arguments."""
-        found = {}
-        for each in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = each.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.directory) in line and int(each.parent.name) != os.getpid():
-                found[int(each.parent.name)] = line
-        return found
+        return processes_of(self.directory)
 
     def children(self) -> dict[str, int]:
         """Return the daemon's processes by name."""
@@ -249,3 +253,62 @@ def wait_for(
         assert time.monotonic() < end, f"waited {limit:.0f} s for {what}\n{stand()}"
         time.sleep(pause)
     return found
+
+
+ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
+_NOT_KEPT = ("far", "incoming", "results", "archive", "expected", "broker.secret")  # large, or a secret
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Note that a test failed, for the fixtures that keep what it leaves."""
+    report: Any = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@contextmanager
+def kept_on_failure(directory: Path, test: pytest.Item) -> Iterator[None]:
+    """End what a test left running in a directory and remove it; keep its logs and databases first if the test failed."""
+    try:
+        yield
+    finally:
+        for pid in processes_of(directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if test.stash.get(_FAILED, False):
+            kept = ARTEFACTS / "".join(letter if letter.isalnum() else "-" for letter in test.name)
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(directory, kept, ignore=_pass_over, ignore_dangling_symlinks=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _pass_over(directory: str, names: list[str]) -> list[str]:
+    def is_plain(name: str) -> bool:
+        path = Path(directory, name)
+        return path.is_dir() or path.is_file()
+
+    return [name for name in names if name in _NOT_KEPT or not is_plain(name)]
+
+
+def processes_of(directory: Path) -> dict[int, str]:
+    """Return every process, here or on the far side, that has the directory's path in its arguments."""
+    found = {}
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = each.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(directory) in line and int(each.parent.name) != os.getpid():
+            found[int(each.parent.name)] = line
+    return found
+
+
+@pytest.fixture
+def house(sshd: OpenSSHServer, request: pytest.FixtureRequest) -> Iterator[House]:
+    """An installation that is not configured yet."""
+    directory = Path(tempfile.mkdtemp(prefix="mqi-house-"))
+    with kept_on_failure(directory, request.node):
+        yield House(directory, sshd)
