@@ -13,6 +13,7 @@ from mqi_cli.config.loaded import Config
 from mqi_cli.daemon import DaemonFiles
 from mqi_cli.errors import describe_os_error
 from mqi_cli.plugins import Plugins
+from mqi_cli.quantity import counted
 
 _LITTLE_SPACE = 2e9  # bytes beside the state database: a warning
 _NO_SPACE = 200e6  # a failure: SQLite needs room for its journal, the daemon for its logs
@@ -23,10 +24,9 @@ def check_config(config: Config, plugins: Plugins) -> Iterator[Check]:
     if config.file is None:
         yield Check("config", Verdict.WARN, "no config file was found: everything is at its default", "mqi init")
         return
-    counts = (
-        f"{len(config.hosts)} hosts, {len(config.sources)} sources, {len(config.workflows)} workflows in {config.file}"
-    )
-    yield Check("config", Verdict.OK, counts)
+    sections = (("host", config.hosts), ("source", config.sources), ("workflow", config.workflows))
+    counts = ", ".join(counted(len(each), word) for word, each in sections)
+    yield Check("config", Verdict.OK, f"{counts} in {config.file}")
     for warning in config.warnings:
         yield Check("config", Verdict.WARN, warning, "mqi config check")
     mode = _mode(config.file)

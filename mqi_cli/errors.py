@@ -89,6 +89,11 @@ class HostError(MqiError):
         super().__init__(message, hint=hint)
         self.host = host
 
+    @property
+    def what(self) -> str:
+        """The message without the host's name at its beginning, for where the name stands already."""
+        return self.message.removeprefix(f"host {self.host}: ")
+
 
 class HostUnreachable(HostError):
     """No connection, or it broke. Pauses the host and uses up nobody's tries."""

@@ -100,7 +100,7 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
         if len(entries) > max_entries:
             raise Unfit(f"more than {max_entries} entries")
     if unfit:
-        counted = ", ".join(f"{len(paths)} {what}" for what, paths in sorted(unfit.items()))
+        counted = ", ".join(_counted(len(paths), what) for what, paths in sorted(unfit.items()))
         raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
     entries.sort(key=lambda each: each.path)
     return entries
@@ -133,6 +133,20 @@ def _walk(
                 pending.append((Path(item.path), relative + "/"))
             else:
                 yield info, relative, False, info.st_dev
+
+
+_ONE = {
+    "names that are not UTF-8": "name that is not UTF-8",
+    "names with control characters or backslashes": "name with control characters or backslashes",
+    "other file systems": "other file system",
+    "special files (FIFO, socket or device)": "special file (FIFO, socket or device)",
+    "symbolic links": "symbolic link",
+    "unreadable directories": "unreadable directory",
+}
+
+
+def _counted(count: int, what: str) -> str:
+    return f"1 {_ONE[what]}" if count == 1 else f"{count} {what}"
 
 
 def _problem(name: str, info: os.stat_result) -> str:

@@ -1,4 +1,4 @@
-"""Durations, sizes and times as people read them."""
+"""Durations, sizes, numbers and times as people read them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number of things: `1 file`, `3 files`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def time_of_day(at: float) -> str:

@@ -213,10 +213,10 @@ def run_turn(case: CaseRef, turn: Turn, *, cancel: bool = False) -> tuple[EventK
 
 def _host_end(error: HostError) -> tuple[EventKind, Facts, MqiError]:
     data: dict[str, Any] = {"reason": error.message, "hint": error.hint, "after": None, "host": ""}
-    if isinstance(error, HostUnreachable | HostFull):
-        data["host"] = error.host
-    elif isinstance(error, HostRefused):
-        data |= {"host": error.host, "after": REFUSED_PAUSE}
+    if isinstance(error, HostUnreachable | HostFull | HostRefused):  # the host pauses, and its name is said beside this
+        data |= {"host": error.host, "reason": error.what, "hint": error.hint or f"mqi host test {error.host}"}
+    if isinstance(error, HostRefused):
+        data["after"] = REFUSED_PAUSE
     return EventKind.RETRY, data, error
 
 

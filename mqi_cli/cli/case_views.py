@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.cli.output import Column, clock_time
 from mqi_cli.errors import UsageError
-from mqi_cli.quantity import age, size
+from mqi_cli.quantity import age, counted, size
 
 if TYPE_CHECKING:
     from mqi_cli.cli.operator import Operator
     from mqi_cli.store.records import CaseRow, PartRow
 
+_LONGEST_FACT = 32  # characters; what is longer is for programs
 ENDED_SHOWN = 86400.0  # seconds that an ended case stays in the plain list
 
 LIST_COLUMNS = (
@@ -180,7 +180,8 @@ def details_text(data: dict[str, Any]) -> str:
         f"  directory    {data['directory']}",
         f"  source       {data['source'] or 'none: worked on by hand'}",
         f"  workflow     {data['workflow'] or 'none'}",
-        f"  content      {data['files']} files, {size(data['size'])}, SHA-256 {data['fingerprint'][:16] or 'not yet known'}…",
+        f"  content      {counted(data['files'], 'file')}, {size(data['size'])}"
+        + (f", SHA-256 {data['fingerprint'][:16]}…" if data["fingerprint"] else ", not read yet"),
         f"  seen         {clock_time(data['created_at'])}",
         f"  last change  {clock_time(data['updated_at'])}",
     ]
@@ -197,13 +198,24 @@ def details_text(data: dict[str, Any]) -> str:
         lines.append(
             f"  {name:<14} attempt {step['attempt']}  {step['state']:<9} {took:>9}  {step['reason'] or step['progress']}{left}".rstrip()
         )
-        if step["facts"]:
-            facts = ", ".join(
-                f"{key}={json.dumps(value) if not isinstance(value, str) else value}"
-                for key, value in step["facts"].items()
-            )
+        if facts := ", ".join(_facts(step["facts"])):
             lines.append(f"  {'':<14} {facts}")
     return "\n".join(lines)
+
+
+def _facts(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the facts that say something to a person; hashes, lists and the like are in --json."""
+    for name, value in facts.items():
+        words = name.replace("_", " ")
+        if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > _LONGEST_FACT:
+            continue
+        if name.endswith("bytes"):
+            words = words.removesuffix("bytes").strip() or "content"
+            yield f"{words} {size(float(value))}"
+        elif name.endswith("seconds"):
+            yield f"{words.removesuffix('seconds').strip() or 'took'} {value:.1f} s"
+        else:
+            yield f"{words} {value}"
 
 
 def log_rows(operator: Operator, row: CaseRow, *, limit: int) -> list[dict[str, Any]]:

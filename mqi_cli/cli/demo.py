@@ -30,8 +30,8 @@ def demo(
     from mqi_cli.errors import UsageError
 
     place = (directory or Path(tempfile.mkdtemp(prefix="mqi-demo-"))).resolve()
-    if directory is not None and place.exists() and any(place.iterdir()):
-        raise UsageError(f"{place} is not empty", hint="name a new directory")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"{place} is not an empty directory", hint="name a new one")
     live = _live if sys.stdin.isatty() and sys.stdout.isatty() and not plain else None
     Demo(place, cases, say, live).play()
 

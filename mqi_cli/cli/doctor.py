@@ -25,10 +25,12 @@ def doctor(
     from mqi_cli.cli.output import dump, say
 
     found: list[Check] = []
+    said: set[tuple[str, str]] = set()
     for check in _checks(host):
         found.append(check)
         if not json:
-            _print(check)  # at once: the next one may take its time
+            _print(check, again=bool(check.mend) and (check.text, check.mend) in said)  # at once: the next may take long
+            said.add((check.text, check.mend))
     count = Counter(str(check.verdict) for check in found)
     if json:
         dump([{"name": c.name, "verdict": str(c.verdict), "text": c.text, "mend": c.mend} for c in found])
@@ -58,11 +60,12 @@ def _checks(host: str) -> Iterator[Check]:
     yield from each_check(operator.config, plugins, host=host)
 
 
-def _print(check: Check) -> None:
+def _print(check: Check, *, again: bool) -> None:
+    """Print a check's line, and what mends it, but for what was said already: one cause can fail several checks."""
     from mqi_cli.cli.output import say
 
     glyph, colour = _GLYPHS[str(check.verdict)]
     typer.secho(f"{glyph} {check.verdict:<4} ", fg=colour, nl=False)  # colours on a terminal only
     say(f"{check.name}: {check.text}")
-    if check.mend:
+    if check.mend and not again:
         say(f"       → {check.mend}")

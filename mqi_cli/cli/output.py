@@ -25,6 +25,11 @@ class Column:
     justify: str = "left"
     style: str | None = None
 
+    @property
+    def heading(self) -> str:
+        """The title as lists show it: in capitals, every list alike."""
+        return self.title.upper()
+
 
 FORMATS = "table, plain, simple, github, pipe, grid, tsv, html, latex, …"
 
@@ -95,7 +100,7 @@ def _table(cells: list[list[str]], columns: Sequence[Column]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.title, justify=column.justify, style=column.style, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(column.heading, justify=column.justify, style=column.style, overflow="fold")  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(table)
@@ -108,7 +113,7 @@ def _tabulated(cells: list[list[str]], columns: Sequence[Column], format: str) -
         raise UsageError(
             f"there is no output format {format}", hint=f"one of: {', '.join(['table', *tabulate_formats])}"
         )
-    titles = [column.title for column in columns]
+    titles = [column.heading for column in columns]
     if format == "tsv":
         text = "\n".join("\t".join(row) for row in [titles, *cells])
     else:

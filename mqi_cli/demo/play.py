@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -94,12 +94,12 @@ class Demo:
     def _host(self) -> Iterator[str]:
         """Give the config's host: a real SSH server on loopback where one is installed, else this machine itself."""
         if find_sshd() is None:
-            self.say("No OpenSSH server is installed here: the demo's host is this machine itself, without SSH.")
+            self.say("No OpenSSH server is installed here: the host is this machine, without SSH.")
             self.say("(To see it over SSH: apt install openssh-server, and run the demo again.)")
             yield f"    type: local\n    base_dir: {self.directory / 'host'}"
             return
         with OpenSSHServer(self.directory / "sshd") as server:
-            self.say(f"A throw-away SSH server listens on 127.0.0.1:{server.port}: it plays the GPU server.")
+            self.say(f"A throw-away SSH server on 127.0.0.1:{server.port} plays the GPU server.")
             section = server.host_section()
             yield "\n".join(
                 f"    {line}"
@@ -122,6 +122,7 @@ class Demo:
         self.config.chmod(0o600)
 
     def _write_cases(self) -> list[str]:
+        self.say(f"Sample cases are put into {self.directory / 'incoming'}:")
         random = Random(2026)  # noqa: S311  the same cases each time
         names = []
         for number in range(1, self.cases + 1):
@@ -129,7 +130,7 @@ class Demo:
             study = f"1.2.826.0.1.3680043.8.498.{random.randrange(10**12)}"
             files = write_case(self.directory / "incoming" / patient / study, random, patient=patient)
             names.append(f"{patient}/{study}")
-            self.say(f"Case {patient}: a plan and 3 fields, {files} files, put into {self.directory / 'incoming'}")
+            self.say(f"  case {patient}: a plan and 3 fields, {files} files")
         return names
 
     def _follow(self, names: list[str], began: float) -> list[CaseRow]:
@@ -180,22 +181,26 @@ class Demo:
             except (ValueError, OSError) as error:
                 raise CaseError(f"the results of case {row.key} are wrong: {error}") from error
             parts = [part for part in store.parts.of_case(row.id) if part.started_at and part.ended_at]
-            steps = "  ".join(f"{part.step} {part.ended_at - part.started_at:.1f} s" for part in parts)  # type: ignore[operator]
-            self.say(f"{row.name.split('/')[0]}  done: {steps}")
-            self.say(f"           checked: {proof}")
+            took = [f"{part.step} {part.ended_at - part.started_at:.1f} s" for part in parts]  # type: ignore[operator]
+            patient = row.name.split("/")[0]
+            self.say(f"{patient}  done, checked: {proof}")
+            for line in _filled(took, width=78 - len(patient)):
+                self.say(f"{'':<{len(patient)}}  {line}")
         store.close()
-        here = self.directory
+        mqi = _command()
+        these = "The case is done and its" if len(rows) == 1 else f"All {len(rows)} cases are done and their"
         self.say(
             f"""
-All {len(rows)} cases are done and their results proven, in {seconds:.0f} s. Nothing was left running.
-  results   {here / "results"}
-  archive   {here / "archive"}
-  look back mqi --config {self.config} case list --all
+{these} results are proven, in {seconds:.0f} s. Nothing is left running.
+  results   {self.directory / "results"}
+  archives  {self.directory / "archive"}
+  look at   {mqi} --config {self.config} case list --all
 
 For your own data:
-  1. mqi config init           writes mqi.yaml, with every key explained
-  2. edit it: your directory, your GPU server, your commands; then: mqi host trust SERVER, mqi doctor
-  3. mqi daemon start, and mqi watch"""
+  1. {mqi} init  writes mqi.yaml, with every key explained
+  2. edit it: your directory, your GPU server, your commands
+  3. {mqi} host trust SERVER, then {mqi} doctor
+  4. {mqi} daemon start, then {mqi} watch"""
         )
 
     def _mqi(self, *arguments: str) -> None:
@@ -203,3 +208,22 @@ For your own data:
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, check=False)
         if done.returncode:
             raise MqiError(f"mqi {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+
+
+def _command() -> str:
+    """Return what a person types to call this program here."""
+    if shutil.which("mqi"):
+        return "mqi"
+    program = Path(sys.executable).with_name("mqi")
+    return str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)
+
+
+def _filled(words: Sequence[str], *, width: int) -> Iterator[str]:
+    """Yield lines of at most that width, each of whole items."""
+    line = ""
+    for word in words:
+        if line and len(line) + 2 + len(word) > width:
+            yield line
+            line = ""
+        line += ("  " if line else "") + word
+    yield line

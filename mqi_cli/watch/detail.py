@@ -8,7 +8,7 @@ from rich.text import Text
 
 from mqi_cli.case import ENDED, PartState
 from mqi_cli.printable import printable
-from mqi_cli.quantity import age, moment, size, time_of_day
+from mqi_cli.quantity import age, counted, moment, size, time_of_day
 from mqi_cli.store.records import EventRow, PartRow
 from mqi_cli.store.views import CaseDetail
 from mqi_cli.watch.data import QUIET, STATE_STYLES, part_style, share, total, why
@@ -58,7 +58,7 @@ class CaseText:
         end = case.ended_at if case.ended_at is not None and case.state in ENDED else None
         facts = [
             f"ended {moment(end)}" if end is not None else f"unchanged for {age(self.now - case.updated_at)}",
-            f"{case.files} files, {size(case.size)}" if case.files else "",
+            f"{counted(case.files, 'file')}, {size(case.size)}" if case.files else "",
             f"workflow {printable(case.workflow)}" if case.workflow else "",
             f"source {printable(case.source)}" if case.source else "",
             f"priority {case.priority}" if case.priority else "",

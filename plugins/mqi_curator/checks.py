@@ -25,7 +25,7 @@ def check_host(name: str, found: Look | HostError, section: CuratorSection) -> I
     """Return the lines about one host. Pure."""
     label = f"host {name}"
     if isinstance(found, HostError):
-        yield Check(label, Verdict.FAIL, found.message, found.hint or f"mqi host test {name}")
+        yield Check(label, Verdict.FAIL, found.what, found.hint or f"mqi host test {name}")
         return
     if found.problem:
         yield Check(label, Verdict.FAIL, found.problem, f"mqi host test {name}")

@@ -43,8 +43,9 @@ def _of_source(source: SourceView) -> list[Check]:
         ]
     mount = mount_now(source.path)
     place = f", on {mount.kind}" if mount else ""
+    count = "1 case directory" if len(cases) == 1 else f"{len(cases)} case directories"
     return [
-        Check(name, Verdict.OK, f"{len(cases)} case directories{place}; complete when {_rule(source)}"),
+        Check(name, Verdict.OK, f"{count}{place}; complete when {_rule(source)}"),
         *_unreadable(name, [path for path in cases if not os.access(path, os.R_OK | os.X_OK)]),
         *_remembered_sizes(name, source, mount),
         *_clock(name, cases[:LOOKED_AT], time.time()),

@@ -32,7 +32,7 @@ def check_host(host: Host, *, timeout: float) -> Check:
         with host.files() as files:
             hashed = _probe(host, files, timeout=timeout)
     except HostError as error:
-        return Check(label, Verdict.FAIL, error.message, error.hint or f"mqi host test {host.name}")
+        return Check(label, Verdict.FAIL, error.what, error.hint or f"mqi host test {host.name}")
     if hashed is None:
         return Check(
             label,

@@ -33,7 +33,7 @@ def _check(ctx: CheckContext, name: str) -> Check:
             "give it a login shell, or name another host in the run steps",
         )
     except HostError as error:
-        return Check(title, Verdict.FAIL, error.message, error.hint or f"mqi host test {name}")
+        return Check(title, Verdict.FAIL, error.what, error.hint or f"mqi host test {name}")
     return read_probe(title, completed)
 
 

@@ -36,7 +36,7 @@ def span(seconds: float) -> str:
 
 def judge(status: JobStatus, options: RunOptions, *, key: str, step: str) -> None:
     """Return for a run that ended by itself with exit code 0. Raises `GiveUp` or `RetryLater` for any other end."""
-    look = f"the last lines it wrote: mqi exec logs {key} {step}"
+    look = f"mqi exec logs {key} {step} shows its last lines; mend it, then: mqi case retry {key}"
     took = span(status.seconds)
     if status.reason in _AGAIN:
         raise RetryLater(_AGAIN[status.reason], hint=look)
@@ -82,7 +82,7 @@ def examine(
 
     `found` says of each wanted and then each unwanted text whether the log has it.
     """
-    look = f"mqi exec logs {key} {step}"
+    look = f"mqi exec logs {key} {step} shows its last lines; mend it, then: mqi case retry {key}"
     _examine_log(status, options, found, look)
     matched = outputs.matched if outputs else ()
     for pattern, output in zip(options.outputs, matched, strict=bool(outputs)):
