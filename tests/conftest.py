@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from servers import MISSING
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("mqi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mqi")
+
+# In the background of a script (`make test &`) Ctrl-C is ignored, and so it would be in all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     f"servers.{name}"

@@ -29,7 +29,7 @@ def doctor(
     for check in _checks(host):
         found.append(check)
         if not json:
-            _print(check, again=bool(check.mend) and (check.text, check.mend) in said)  # at once: the next may take long
+            _print(check, again=(check.text, check.mend) in said)  # at once: the next one may take its time
             said.add((check.text, check.mend))
     count = Counter(str(check.verdict) for check in found)
     if json:

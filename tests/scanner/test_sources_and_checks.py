@@ -67,7 +67,10 @@ def test_a_source_that_was_emptied_raises_no_alert(world: Any) -> None:
     assert world.look(after=10) == [CaseVanished("incoming", "c1")]
 
 
-def test_a_damaged_memory_of_mounts_is_no_obstacle(world: Any) -> None:
+def test_a_damaged_memory_of_mounts_is_no_obstacle(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mqi_scanner import mounts
+
+    monkeypatch.setattr(mounts, "current_mounts", lambda: [Mount(Path("/"), "ext4")])  # a chroot has none to tell of
     world.ctx.data_dir.mkdir()
     (world.ctx.data_dir / "mounts.json").write_text("{half")
     world.look()
