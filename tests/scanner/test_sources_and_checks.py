@@ -117,7 +117,7 @@ def test_doctor_finds_nothing_wrong_with_a_good_source(world: Any) -> None:
     world.write("c1/a")
     (check,) = doctor(world)
     assert check.verdict is Verdict.OK
-    assert "1 case directories" in check.text
+    assert "1 case directory" in check.text
     assert "quiet for 30 s" in check.text
 
 
