@@ -1,4 +1,4 @@
-"""THE place where a case changes. One transaction an event: inbox + move + outbox, or nothing at all.
+"""THE place where a case changes. Each event is applied whole or not at all: inbox + move + outbox in one transaction.
 
     source ── scanner ──> accept() ── first step ──> outbox ──> broker ──> worker
                                                                               │ accepted, progress, …
@@ -13,6 +13,7 @@ when a patrol has seen something; they all move cases by the functions below and
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from random import Random
 
 from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
@@ -20,7 +21,7 @@ from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
 from mqi_cli.dispatch import Dispatcher
-from mqi_cli.errors import CaseError
+from mqi_cli.errors import CaseError, MqiError
 from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind
 from mqi_cli.retry import backoff
 from mqi_cli.stage import Step
@@ -181,7 +182,29 @@ class Conductor:
         )
         log.info("%s", text, extra={"case": case.key, "step": part.step if part else ""})
 
-    # ---- an event comes in ----
+    # ---- events come in ----
+
+    def apply_all(self, events: Sequence[Event]) -> list[str]:
+        """Apply events in order, durable together; return for each what is wrong with it, mostly nothing.
+
+        Each is still applied whole or not at all: they only share the cost of making it durable. Raises `StateError`.
+        """
+        problems: list[str] = []
+        with self.store.transaction():
+            for event in events:
+                try:
+                    self.apply(event)
+                    problems.append("")
+                except UnknownCase as problem:
+                    problems.append(problem.message)
+                except MqiError:
+                    raise
+                except Exception as bug:  # one event that can't be applied must not take the others with it
+                    log.exception(
+                        "a bug: the %s of %s is not applied", event.kind, event.step, extra={"case": event.case}
+                    )
+                    problems.append(f"a bug in the conductor: {type(bug).__name__}")
+        return problems
 
     def apply(self, event: Event) -> bool:
         """Apply an event; False when it changed nothing (seen before, or of an older turn).

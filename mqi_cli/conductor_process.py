@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mqi_cli.broker.base import Broker, Delivery, Outgoing
 from mqi_cli.clock import Clock
 from mqi_cli.clockwork import Clockwork
-from mqi_cli.conductor import Conductor, UnknownCase
+from mqi_cli.conductor import Conductor
 from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import BrokerError, StateError
@@ -25,8 +25,8 @@ from mqi_cli.store import Store
 log = logging.getLogger("mqi.conductor")
 
 TICK = 1.0
-EVENTS_BEFORE_TICK = 200
-BATCH = 200
+BATCH = 200  # events that are applied together, and commands that are sent together
+BATCHES_BEFORE_TICK = 10
 PAUSE = 2.0
 
 
@@ -77,18 +77,14 @@ class ConductorProcess:
     def turn(self, *, timeout: float) -> None:
         """Relay, apply what has come, see to what is due."""
         self.relay()
-        delivery = self._broker.take(EVENTS_LANE, timeout=timeout)
-        for _ in range(EVENTS_BEFORE_TICK):
-            if delivery is None:
+        for _ in range(BATCHES_BEFORE_TICK):
+            deliveries = self._broker.take_many(EVENTS_LANE, timeout=timeout, most=BATCH)
+            if not deliveries:
                 break
-            self._apply(delivery)
+            self._apply(deliveries)
+            self.relay()
             self._beat()
-            if self._store.messages.unsent(limit=1):
-                self.relay()
-            delivery = self._broker.take(EVENTS_LANE, timeout=0)
-        else:
-            if delivery is not None:
-                self._apply(delivery)
+            timeout = 0
         self._clockwork.tick()
         self.relay()
         self._tell_observers()
@@ -103,18 +99,26 @@ class ConductorProcess:
                 self._store.messages.mark_sent([row.id for row in rows], now=self._clock.now())
             crash_point("relay.noted")
 
-    def _apply(self, delivery: Delivery) -> None:
-        try:
-            event = decode(delivery.body)
-            if not isinstance(event, Event):
-                raise MessageError("a command, where an event is expected")
-            self._conductor.apply(event)
-        except (MessageError, UnknownCase) as error:
-            log.warning("a message goes to the dead letters: %s", error)
-            self._broker.reject(delivery, reason=str(error))
-            return
+    def _apply(self, deliveries: Sequence[Delivery]) -> None:
+        """Apply what the deliveries hold and settle them; what can't be read or understood goes to the dead letters."""
+        refused: dict[int, str] = {}
+        events: dict[int, Event] = {}
+        for number, delivery in enumerate(deliveries):
+            try:
+                event = decode(delivery.body)
+                if not isinstance(event, Event):
+                    raise MessageError("a command, where an event is expected")
+                events[number] = event
+            except MessageError as error:
+                refused[number] = str(error)
+        problems = self._conductor.apply_all(list(events.values()))
+        refused |= {number: problem for number, problem in zip(events, problems, strict=True) if problem}
+        for number, reason in refused.items():
+            log.warning("a message goes to the dead letters: %s", reason)
+            self._broker.reject(deliveries[number], reason=reason)
         crash_point("conductor.applied")
-        self._broker.ack(delivery)
+        if settled := [each for number, each in enumerate(deliveries) if number not in refused]:
+            self._broker.ack(*settled)
         crash_point("conductor.acknowledged")
 
     def _lane_is_idle(self, lane: str) -> bool:
@@ -122,6 +126,8 @@ class ConductorProcess:
         return depth.ready == 0 and depth.taken == 0
 
     def _tell_observers(self) -> None:
+        if not self._plugins.observed:
+            return
         for row in self._store.events.after(self._told):
             self._told = row.id
             case = self._store.cases.by_id(row.case) if row.case else None

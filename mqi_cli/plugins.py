@@ -176,11 +176,19 @@ class Plugins:
             app.registered_commands += own.registered_commands
             app.registered_groups += own.registered_groups
 
-    def notify(self, event: RecordedEvent) -> None:
-        """Show an event to every observer. One that fails is logged, and neither stops the others nor changes anything."""
+    @property
+    def observed(self) -> bool:
+        """Whether there is any observer."""
+        return bool(self._watching())
+
+    def _watching(self) -> list[tuple[str, Any]]:
         if self._observers is None:
             self._observers = [(info.name, call) for info, call in self._callers("mqi_on_event")]
-        for name, call in self._observers:
+        return self._observers
+
+    def notify(self, event: RecordedEvent) -> None:
+        """Show an event to every observer. One that fails is logged, and neither stops the others nor changes anything."""
+        for name, call in self._watching():
             try:
                 call(event=event)
             except Exception as error:  # noqa: BLE001 a plugin's own code

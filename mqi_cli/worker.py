@@ -130,9 +130,8 @@ class Worker:
             log.info("turn %d of %s is overtaken: dropped", command.turn, command.step, extra={"case": command.case})
             self._broker.ack(delivery)
             return False
-        self._publish(self._event(command, EventKind.ACCEPTED, 1, {}))
-        crash_point("worker.accepted")
-        self._broker.ack(delivery)
+        accepted = self._event(command, EventKind.ACCEPTED, 1, {})
+        self._broker.answer(delivery, [_outgoing(accepted)])
         crash_point("worker.acknowledged")
         thread = threading.Thread(target=self._perform, args=(command,), name=f"{command.case}-{command.step}")
         self._threads.add(thread)
@@ -246,7 +245,7 @@ class Worker:
         )  # fmt: skip
 
     def _publish(self, event: Event) -> None:
-        self._broker.publish([Outgoing(EVENTS_LANE, event.id, encode(event))])
+        self._broker.publish([_outgoing(event)])
 
     def _publish_surely(self, event: Event) -> None:
         """Publish, however long the broker is away; an ending worker gives up, and its lease ends by itself.
@@ -270,3 +269,7 @@ class Worker:
                     with contextlib.suppress(BrokerError):
                         self._publish(event)
                     return None
+
+
+def _outgoing(event: Event) -> Outgoing:
+    return Outgoing(EVENTS_LANE, event.id, encode(event))

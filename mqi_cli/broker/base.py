@@ -1,4 +1,4 @@
-"""The broker contract: a doorbell that carries messages between the conductor and the lanes. Five verbs.
+"""The broker contract: a doorbell that carries messages between the conductor and the lanes. Five verbs, some for many at once.
 
 SQLite is the truth; a broker may lose everything and no case is lost. What it must do is deliver at least once, keep
 what it confirmed across its own restart, and never block for ever. Two implementations, one test suite:
@@ -75,8 +75,14 @@ class Broker(Protocol):
     def take(self, lane: str, *, timeout: float) -> Delivery | None:
         """Wait up to `timeout` seconds for the next message of a lane. None when there is none."""
 
-    def ack(self, delivery: Delivery) -> None:
-        """Settle a delivery. One that the connection has meanwhile lost is no error: the message comes again."""
+    def take_many(self, lane: str, *, timeout: float, most: int) -> list[Delivery]:
+        """Wait likewise for the next message, and take with it, in order, up to `most` that are there. For a lane's only taker."""
+
+    def ack(self, *deliveries: Delivery) -> None:
+        """Settle deliveries. One that the connection has meanwhile lost is no error: the message comes again."""
+
+    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
+        """Publish messages, and settle the delivery that they answer: never the second without the first."""
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a delivery among the lane's dead letters with the reason, or back into its lane."""

@@ -23,12 +23,13 @@ from mqi_cli.errors import BrokerError, BrokerUnreachable
 
 POLL_SECONDS = 1.0  # a waiting process looks so often without being rung: for the messages of the dead
 
-_READY = "SELECT number FROM message WHERE lane = ? AND owner IS NULL ORDER BY number LIMIT 1"
+_READY = "SELECT number FROM message WHERE lane = ? AND owner IS NULL ORDER BY number LIMIT ?"
 _CLAIM = (
-    f"UPDATE message SET owner = ?, taken = taken + 1 WHERE number = ({_READY})"  # noqa: S608 <our own text>
+    f"UPDATE message SET owner = ?, taken = taken + 1 WHERE number IN ({_READY})"  # noqa: S608 <our own text>
     " RETURNING number, id, body, taken"
 )
 _HELD = "number = ? AND owner = ? AND taken = ?"
+_REMOVE = f"DELETE FROM message WHERE {_HELD}"  # noqa: S608 <our own text>
 
 
 @dataclass(frozen=True)
@@ -60,35 +61,46 @@ class EmbeddedBroker:
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Write the messages in one transaction. An id that its lane still holds is dropped: it is there already."""
         with self._transaction() as run:
-            for each in messages:
-                run("INSERT OR IGNORE INTO message (lane, id, body) VALUES (?, ?, ?)", each.lane, each.id, each.body)
-        for lane in dict.fromkeys(each.lane for each in messages):
-            doorbell.ring_all(self._bells_at, lane)
+            self._write(run, messages)
+        self._ring(messages)
 
     def take(self, lane: str, *, timeout: float) -> Delivery | None:
         """Take the oldest message of a lane, waiting for one up to `timeout` seconds. None also when closed meanwhile."""
+        return next(iter(self.take_many(lane, timeout=timeout, most=1)), None)
+
+    def take_many(self, lane: str, *, timeout: float, most: int) -> list[Delivery]:
+        """Take the oldest messages of a lane, waiting for one up to `timeout` seconds. Empty also when closed meanwhile."""
         deadline = time.monotonic() + timeout
         bell = self._bell(lane)
         try:
             while not self._closed:
                 self._give_back_of_dead(lane)
                 # Looked for before the wait: what was published before our bell hung rang for nobody.
-                if delivery := self._claim(lane, bell):
-                    return delivery
+                if deliveries := self._claim(lane, bell, most):
+                    return deliveries
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return None
+                    break
                 bell.wait(min(left, POLL_SECONDS))
         except BrokerError:
             if not self._closed:
                 raise
-        return None
+        return []
 
-    def ack(self, delivery: Delivery) -> None:
-        """Remove a message that this process holds."""
+    def ack(self, *deliveries: Delivery) -> None:
+        """Remove messages that this process holds."""
+        claims = [_claim_of(each) for each in deliveries]
+        with self._transaction() as run:
+            for claim in claims:
+                run(_REMOVE, *claim.values)
+
+    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
+        """Publish messages and remove the one that they answer, in one transaction."""
         claim = _claim_of(delivery)
         with self._transaction() as run:
-            run(f"DELETE FROM message WHERE {_HELD}", *claim.values)  # noqa: S608 <our own text>
+            self._write(run, messages)
+            run(_REMOVE, *claim.values)
+        self._ring(messages)
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a message that this process holds among the dead letters, or back into its place in the lane."""
@@ -137,20 +149,27 @@ class EmbeddedBroker:
             bell.take_down()
             doorbell.ring_all(self._bells_at, lane)
 
-    def _claim(self, lane: str, bell: doorbell.Bell) -> Delivery | None:
+    def _write(self, run: Run, messages: Sequence[Outgoing]) -> None:
+        for each in messages:
+            run("INSERT OR IGNORE INTO message (lane, id, body) VALUES (?, ?, ?)", each.lane, each.id, each.body)
+
+    def _ring(self, messages: Sequence[Outgoing]) -> None:
+        for lane in dict.fromkeys(each.lane for each in messages):
+            doorbell.ring_all(self._bells_at, lane)
+
+    def _claim(self, lane: str, bell: doorbell.Bell, most: int) -> list[Delivery]:
         with self._transaction(write=False) as run:  # most of those who are rung come too late: they needn't write
-            if not run(_READY, lane):
-                return None
+            if not run(_READY, lane, 1):
+                return []
         with self._transaction() as run:
-            rows = run(_CLAIM, bell.name, lane)
-            more = bool(rows and run(_READY, lane))
-        if not rows:
-            return None
+            rows = run(_CLAIM, bell.name, lane, most)
+            more = bool(rows and run(_READY, lane, 1))
         if more:
             bell.ring()  # the ring that woke this thread was perhaps meant for two
-        number, message_id, body, taken = rows[0]
-        receipt = _Claim(number, bell.name, taken)
-        return Delivery(lane=lane, id=message_id, body=body, redelivered=taken > 1, receipt=receipt)
+        return [
+            Delivery(lane, message_id, body, redelivered=taken > 1, receipt=_Claim(number, bell.name, taken))
+            for number, message_id, body, taken in sorted(rows)
+        ]
 
     def _give_back_of_dead(self, lane: str) -> None:
         now = time.monotonic()

@@ -24,6 +24,7 @@ from mqi_cli.broker.amqp.refusals import REACH_HINT
 from mqi_cli.broker.base import DELIVERY_LIMIT, DeadLetter, Delivery, LaneDepth, Outgoing
 from mqi_cli.clock import Clock
 from mqi_cli.config.model import BrokerSection
+from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import BrokerUnreachable
 
 BATCH = 500  # letters that are on the way before their confirmations are waited for
@@ -65,10 +66,19 @@ class RabbitBroker:
         arrival = self._run(self._take(lane, timeout))
         return _delivery(lane, arrival) if arrival else None
 
-    def ack(self, delivery: Delivery) -> None:
-        """Tell the broker that a message is dealt with."""
-        arrival = _arrival_of(delivery)
-        self._run(self._soon(arrival.channel.ack, arrival.tag))
+    def take_many(self, lane: str, *, timeout: float, most: int) -> list[Delivery]:
+        """Take a lane's next message as `take` does, and with it what more is there."""
+        return [_delivery(lane, each) for each in self._run(self._take_many(lane, timeout, most))]
+
+    def ack(self, *deliveries: Delivery) -> None:
+        """Tell the broker that messages are dealt with."""
+        self._run(self._settle([_arrival_of(each) for each in deliveries]))
+
+    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
+        """Publish messages; once they are confirmed, tell the broker that the one they answer is dealt with."""
+        self.publish(messages)
+        crash_point("worker.accepted")
+        self.ack(delivery)
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a message among the dead letters, with the reason in a header, or back into its lane."""
@@ -181,6 +191,15 @@ class RabbitBroker:
                     await asyncio.wait_for(self._closing.wait(), min(left, self._taking.pause() or RETRY_FIRST))
         return None
 
+    async def _take_many(self, lane: str, timeout: float, most: int) -> list[Arrival]:
+        first = await self._take(lane, timeout)
+        arrivals = [first] if first else []
+        # a message that was taken already must not be lost to a broken connection: it comes again by itself
+        with contextlib.suppress(BrokerUnreachable):
+            while first and len(arrivals) < most and (following := await first.channel.get(self._queue(lane))):
+                arrivals.append(following)
+        return arrivals
+
     async def _post_in_time(self, lane: str, deadline: float) -> Post:
         try:
             async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + PATIENCE_SECONDS)):
@@ -207,6 +226,10 @@ class RabbitBroker:
 
     async def _soon(self, settle: Callable[[int], None], tag: int) -> None:
         settle(tag)
+
+    async def _settle(self, arrivals: Sequence[Arrival]) -> None:
+        for each in arrivals:
+            each.channel.ack(each.tag)
 
     async def _depth(self, lane: str) -> LaneDepth:
         queue = self._queue(lane)

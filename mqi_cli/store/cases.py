@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from peewee import fn
 
 from mqi_cli.case import CaseState
 from mqi_cli.store.records import CaseRow, EventRow
+from mqi_cli.store.statements import Rows, blank, insert, update
 from mqi_cli.store.tables import CaseTable, EventTable
+
+# What runs for every event.
+_BY_ID = Rows(CaseTable, lambda: CaseTable.select().where(CaseTable.id == blank("id")))
+_BY_KEY = Rows(CaseTable, lambda: CaseTable.select().where(CaseTable.key == blank("key")).limit(1))
+_NEWEST = Rows(
+    CaseTable,
+    lambda: (
+        CaseTable.select()
+        .where((CaseTable.source == blank("source")) & (CaseTable.name == blank("name")))
+        .order_by(CaseTable.revision.desc())
+        .limit(1)
+    ),
+)
+_EVENTS_AFTER = Rows(
+    EventTable,
+    lambda: EventTable.select().where(EventTable.id > blank("id")).order_by(EventTable.id).limit(blank("limit")),
+)
 
 
 class Cases:
@@ -25,27 +43,26 @@ class Cases:
             "look_boot": "", "look_since": 0.0, "step": "", "reason": "", "hint": "", "until": None, "priority": 0,
             "paused": False, "cancelling": False, "cleared": [], "ended_at": None, **fields,
         }  # fmt: skip
-        identity = CaseTable.insert(**row).execute(self._database)
+        identity = insert(self._database, CaseTable, row)
         found = self.by_id(identity)
         assert found is not None  # noqa: S101  it was inserted in this transaction
         return found
 
     def update(self, identity: int, **fields: Any) -> None:
         """Change columns of one case."""
-        CaseTable.update(**fields).where(CaseTable.id == identity).execute(self._database)
+        update(self._database, CaseTable, identity, fields)
 
     def by_id(self, identity: int) -> CaseRow | None:
         """Return one case."""
-        return self._one(CaseTable.id == identity)
+        return _one(_BY_ID.all(self._database, id=identity))
 
     def by_key(self, key: str) -> CaseRow | None:
         """Return the case with this key."""
-        return self._one(CaseTable.key == key)
+        return _one(_BY_KEY.all(self._database, key=key))
 
     def newest(self, source: str, name: str) -> CaseRow | None:
         """Return the newest revision of a name below a source."""
-        query = CaseTable.select().where((CaseTable.source == source) & (CaseTable.name == name))
-        return self._first(query.order_by(CaseTable.revision.desc()).limit(1))
+        return _one(_NEWEST.all(self._database, source=source, name=name))
 
     def matching(self, text: str, *, limit: int = 20) -> list[CaseRow]:
         """Return the cases whose key or name is, else begins with, `text`; newest revisions first.
@@ -127,15 +144,12 @@ class Cases:
         query = CaseTable.select(CaseTable.name).distinct().where(CaseTable.name.startswith(text)).limit(limit)
         return [name for (name,) in query.tuples().execute(self._database)]
 
-    def _one(self, condition: Any) -> CaseRow | None:
-        return self._first(CaseTable.select().where(condition).limit(1))
-
-    def _first(self, query: Any) -> CaseRow | None:
-        rows = self._rows(query)
-        return rows[0] if rows else None
-
     def _rows(self, query: Any) -> list[CaseRow]:
         return [CaseRow.of(row) for row in query.dicts().execute(self._database)]
+
+
+def _one(rows: Iterable[Mapping[str, Any]]) -> CaseRow | None:
+    return next(map(CaseRow.of, rows), None)
 
 
 class Events:
@@ -158,19 +172,11 @@ class Events:
         detail: str = "",
     ) -> int:
         """Record that something happened; return the entry's id."""
-        return int(
-            EventTable.insert(
-                at=at,
-                case=case,
-                step=step,
-                part=part,
-                attempt=attempt,
-                kind=kind,
-                actor=actor,
-                text=text,
-                detail=detail,
-            ).execute(self._database)
-        )
+        row = {
+            "at": at, "case": case, "step": step, "part": part, "attempt": attempt, "kind": kind, "actor": actor,
+            "text": text, "detail": detail,
+        }  # fmt: skip
+        return insert(self._database, EventTable, row)
 
     def of_case(self, case: int, *, limit: int = 0) -> list[EventRow]:
         """Return a case's log, oldest first; with `limit` only its newest entries."""
@@ -179,7 +185,7 @@ class Events:
 
     def after(self, identity: int, *, limit: int = 1000) -> list[EventRow]:
         """Return what was recorded after an entry, oldest first."""
-        return self._rows(EventTable.select().where(EventTable.id > identity).order_by(EventTable.id).limit(limit))
+        return [EventRow(**row) for row in _EVENTS_AFTER.all(self._database, id=identity, limit=limit)]
 
     def latest(self, *, limit: int) -> list[EventRow]:
         """Return the newest entries of all, oldest of them first."""

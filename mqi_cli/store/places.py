@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peewee import EXCLUDED
 
 from mqi_cli.store.records import GpuRow, HostRow
+from mqi_cli.store.statements import Rows, Statement, blank
 from mqi_cli.store.tables import AlertTable, FlagTable, GpuTable, HostTable, WorkerTable
 
 if TYPE_CHECKING:
     from mqi_cli.patrol import GpuSeen
+
+# What runs for every event.
+_HOST = Rows(HostTable, lambda: HostTable.select().where(HostTable.name == blank("name")))
+_HOSTS = Rows(HostTable, lambda: HostTable.select().order_by(HostTable.name))
+_LEASED_BY = Rows(GpuTable, lambda: GpuTable.select().where(GpuTable.lease == blank("part")).order_by(GpuTable.number))
+_RELEASE = Statement(
+    lambda: GpuTable.update({GpuTable.lease: None, GpuTable.freed_at: blank("now")}).where(
+        GpuTable.lease == blank("part")
+    )
+)
+_DRAIN = Statement(lambda: FlagTable.select(FlagTable.value).where(FlagTable.name == "drain"))
 
 
 class Hosts:
@@ -22,13 +34,13 @@ class Hosts:
 
     def get(self, name: str) -> HostRow:
         """Return a host's state."""
-        for row in HostTable.select().where(HostTable.name == name).dicts().execute(self._database):
+        for row in _HOST.all(self._database, name=name):
             return HostRow(**row)
         return HostRow(name, "up", False, "", "", None, 0, None, None, None, None, None)
 
     def all(self) -> list[HostRow]:
         """Return every host that was seen."""
-        return [HostRow(**row) for row in HostTable.select().order_by(HostTable.name).dicts().execute(self._database)]
+        return [HostRow(**row) for row in _HOSTS.all(self._database)]
 
     def update(self, name: str, **fields: Any) -> None:
         """Change a host's columns; the host is added when it is new."""
@@ -59,7 +71,7 @@ class Gpus:
 
     def leased_by(self, part: int) -> list[GpuRow]:
         """Return the GPUs that a part has."""
-        return self._rows(GpuTable.select().where(GpuTable.lease == part).order_by(GpuTable.number))
+        return _gpus(_LEASED_BY.all(self._database, part=part))
 
     def lease(self, part: int, uuids: Sequence[str]) -> None:
         """Give GPUs to a part. Raises `ValueError` when one of them is taken, which the caller's lock rules out."""
@@ -77,7 +89,7 @@ class Gpus:
 
     def release(self, part: int, *, now: float) -> int:
         """Take a part's GPUs back; return how many."""
-        return int(GpuTable.update(lease=None, freed_at=now).where(GpuTable.lease == part).execute(self._database))
+        return int(_RELEASE.run(self._database, part=part, now=now).rowcount)
 
     def hold(self, uuid: str, *, held: bool) -> None:
         """Hold a GPU back from being leased, or give it free."""
@@ -103,8 +115,11 @@ class Gpus:
             ).execute(self._database)  # fmt: skip
 
     def _rows(self, query: Any) -> list[GpuRow]:
-        rows = query.dicts().execute(self._database)
-        return [GpuRow(**{**row, "processes": tuple(row["processes"] or ())}) for row in rows]
+        return _gpus(query.dicts().execute(self._database))
+
+
+def _gpus(rows: Iterable[Mapping[str, Any]]) -> list[GpuRow]:
+    return [GpuRow(**{**row, "processes": tuple(row["processes"] or ())}) for row in rows]
 
 
 class Workers:
@@ -136,11 +151,8 @@ class Switches:
 
     def drain(self) -> str:
         """Return why no new work is taken; empty when it is."""
-        for (value,) in (
-            FlagTable.select(FlagTable.value).where(FlagTable.name == "drain").tuples().execute(self._database)
-        ):
-            return str(value)
-        return ""
+        row = _DRAIN.run(self._database).fetchone()
+        return str(row[0]) if row else ""
 
     def set_drain(self, reason: str) -> None:
         """Take no new work, for this reason; with an empty reason, take it again."""

@@ -311,3 +311,29 @@ def test_a_closed_broker_stays_closed(broker: Broker) -> None:
 
 def test_a_broker_that_was_never_used_can_be_closed(place: Place) -> None:
     place.open().close()
+
+
+def test_many_are_taken_at_once_in_order_and_settled_at_once(place: Place) -> None:
+    broker = place.open()
+    broker.publish(outgoing(*map(str, range(7))))
+
+    first = broker.take_many("sftp", timeout=20, most=5)
+    rest = broker.take_many("sftp", timeout=20, most=5)
+
+    assert [each.id for each in first] == ["0", "1", "2", "3", "4"]
+    assert [each.id for each in rest] == ["5", "6"]
+    assert broker.take_many("sftp", timeout=0, most=5) == []
+    broker.ack(*first, *rest)
+    broker.close()
+    assert place.open().take("sftp", timeout=0.3) is None
+
+
+def test_an_answer_is_published_and_settles_what_it_answers(place: Place) -> None:
+    broker = place.open()
+    broker.publish(outgoing("question"))
+
+    broker.answer(taken(broker), outgoing("answer", lane="conductor"))
+
+    assert take_all(broker, lane="conductor") == ["answer"]
+    broker.close()
+    assert place.open().take("sftp", timeout=0.3) is None
