@@ -23,21 +23,34 @@ def blank(name: str) -> Any:
     return peewee.Value(_Blank(name), converter=False)
 
 
+def _literal(value: Any) -> str:
+    if isinstance(value, _Blank):
+        return "?"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "NULL" if value is None else repr(int(value) if isinstance(value, bool) else value)
+
+
 class Statement:
-    """A query with blanks. It is built when it first runs."""
+    """A query with blanks. It is built when it first runs.
+
+    What is no blank stands in its text: SQLite uses an index with a condition only where it can read that condition.
+    """
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
         self._text = ""
-        self._values: tuple[Any, ...] = ()
+        self._blanks: tuple[str, ...] = ()
 
     def run(self, database: Any, **values: Any) -> Any:
         """Run it with these values in its blanks; return the cursor."""
         if not self._text:
-            self._text, found = peewee.SqliteDatabase(None).get_sql_context().sql(self._build()).query()
-            self._values = tuple(found)
-        filled = [values[each.name] if isinstance(each, _Blank) else each for each in self._values]
-        return database.execute_sql(self._text, filled)
+            text, found = peewee.SqliteDatabase(None).get_sql_context().sql(self._build()).query()
+            pieces = text.split("?")
+            filled = [piece + _literal(each) for piece, each in zip(pieces, found, strict=False)]
+            self._blanks = tuple(each.name for each in found if isinstance(each, _Blank))
+            self._text = "".join([*filled, pieces[-1]])
+        return database.execute_sql(self._text, [values[name] for name in self._blanks])
 
 
 class Rows(Statement):
