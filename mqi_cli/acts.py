@@ -139,6 +139,7 @@ class Acts:
         with self._store.transaction():
             case = self._case(identity)
             self._store.cases.update(case.id, priority=priority)
+            self._store.parts.set_priority(case.id, priority)
             self._note(case, "priority", f"priority {priority}")
             return f"priority {priority}"
 

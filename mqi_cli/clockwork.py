@@ -54,9 +54,7 @@ class Clockwork:
         now = self._clock.now()
         lease = self._conductor.config.daemon.lease
         with self._store.transaction():
-            for part in self._store.parts.live(limit=1_000_000):
-                if part.lease_until is not None:
-                    self._store.parts.update(part.id, lease_until=now + lease)
+            self._store.parts.renew_all(now + lease)
             self._conductor.dispatch.wake("config")  # this may be the config that has it again
 
     def _notice_clock_jump(self) -> None:

@@ -27,6 +27,7 @@ from mqi_cli.store.records import CaseRow, GpuRow, PartRow
 
 HOST_PAUSE_MOST = 300.0  # a host that is down is asked again at least this often, seconds
 LOOK_VALID = 600.0  # seconds; a GPU not looked at for so long (the curator does every 30 s) may be taken by anybody
+WOKEN_AT_ONCE = 200
 SERVED_IN_ORDER = ("jobs:", "gpu:")  # who comes first is served first; nobody overtakes
 
 
@@ -124,12 +125,21 @@ class Dispatcher:
             self.wake(f"jobs:{part.host}")
 
     def wake(self, thing: str) -> None:
-        """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on."""
-        in_order = thing.startswith(SERVED_IN_ORDER)
-        for part in self._store.parts.waiting_for(thing):
-            self.give_turn(part, in_order=in_order)
-            after = self._store.parts.by_id(part.id)
-            if in_order and after and after.waiting_for == thing:
+        """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on.
+
+        Some at once: a transaction that moves ten thousand would keep everybody else waiting. The clock wakes the others.
+        """
+        if not thing.startswith(SERVED_IN_ORDER):
+            for part in self._store.parts.waiting_for(thing, limit=WOKEN_AT_ONCE):
+                self.give_turn(part)
+            return
+        for _ in range(WOKEN_AT_ONCE):
+            first = self._store.parts.waiting_for(thing, limit=1)
+            if not first:
+                return
+            self.give_turn(first[0], in_order=True)
+            after = self._store.parts.by_id(first[0].id)
+            if after and after.waiting_for == thing:
                 return
 
     def host_failed(self, name: str, reason: str, *, hint: str = "", after: float | None = None) -> None:

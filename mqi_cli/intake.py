@@ -7,7 +7,7 @@ complete again, equal content is dropped and other content becomes the next revi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mqi_cli.case import CaseState, derive_key
@@ -57,12 +57,13 @@ class Intake:
             crash_point("intake.taking")
         crash_point("intake.taken")
 
-    def known(self, source: str) -> dict[str, KnownCase]:
-        """Return the newest revision of each name below a source, as the gate wants it."""
-        return {row.name: self._known(row) for row in self._store.cases.known(source)}
+    def known(self, source: str, names: Iterable[str]) -> dict[str, KnownCase]:
+        """Return the newest revision of each of these names below a source, as the gate wants it."""
+        boot = self._clock.boot_id()
+        return {row.name: self._known(row, boot) for row in self._store.cases.known(source, names)}
 
-    def _known(self, row: CaseRow) -> KnownCase:
-        same_boot = row.look_boot == self._clock.boot_id()
+    def _known(self, row: CaseRow, boot: str) -> KnownCase:
+        same_boot = row.look_boot == boot
         return KnownCase(
             key=row.key,
             name=row.name,

@@ -7,7 +7,7 @@ that has the state database, every `interval` seconds, and by hand with the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,8 +169,11 @@ class PatrolContext(Protocol):
     def host(self, name: str) -> Host:
         """Return a host of the config."""
 
-    def known(self, source: str) -> Mapping[str, KnownCase]:
-        """Return what is known of each name below a source."""
+    def known(self, source: str, names: Iterable[str]) -> Mapping[str, KnownCase]:
+        """Return what is known of these names below a source; nothing for a name that was never reported."""
+
+    def settling(self, source: str) -> Sequence[str]:
+        """Return the names below a source that were reported and are not complete."""
 
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         """Return the cases in these states (all, without any), oldest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,13 @@ class Round:
         """Return a host of the config."""
         return self._hosts.get(name)
 
-    def known(self, source: str) -> Mapping[str, KnownCase]:
-        """Return what is known of each name below a source."""
-        return self._intake.known(source)
+    def known(self, source: str, names: Iterable[str]) -> Mapping[str, KnownCase]:
+        """Return what is known of these names below a source."""
+        return self._intake.known(source, names)
+
+    def settling(self, source: str) -> Sequence[str]:
+        """Return the names below a source that were seen and are not complete."""
+        return self._store.cases.settling(source)
 
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         """Return the cases in these states, oldest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqi_cli.case import ENDED, CaseState, PartState
+from mqi_cli.case import CaseState, PartState
 from mqi_cli.cli.output import Column, clock_time
 from mqi_cli.errors import UsageError
 from mqi_cli.quantity import age, counted, size
@@ -47,9 +47,10 @@ def listing(
     moment = now - _within(since) if since else None
     if not operator.state_path.exists():
         return []
-    rows = operator.store.cases.listing(states=wanted, source=source, since=moment, limit=limit or None)
-    if not (everything or wanted or since):
-        rows = [row for row in rows if row.state not in ENDED or (row.ended_at or 0) > now - ENDED_SHOWN]
+    ended = None if everything or wanted or since else now - ENDED_SHOWN
+    rows = operator.store.cases.listing(
+        states=wanted, source=source, since=moment, ended_since=ended, limit=limit or None
+    )
     return [_row(row, now) for row in rows]
 
 

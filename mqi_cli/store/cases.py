@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
-from peewee import fn
-
-from mqi_cli.case import CaseState
+from mqi_cli.case import ENDED, CaseState
 from mqi_cli.store.records import CaseRow, EventRow
 from mqi_cli.store.statements import Rows, blank, insert, update
-from mqi_cli.store.tables import CaseTable, EventTable
+from mqi_cli.store.tables import CaseTable, EventTable, TallyTable
+
+NAMES_AT_ONCE = 500  # a page that is read between two writes of others
 
 # What runs for every event.
 _BY_ID = Rows(CaseTable, lambda: CaseTable.select().where(CaseTable.id == blank("id")))
@@ -73,11 +75,10 @@ class Cases:
         if exact:
             newest = max(exact, key=lambda row: row.revision)
             return [newest] if len({(row.source, row.name) for row in exact}) == 1 else exact[:limit]
-        end = text[:-1] + chr(ord(text[-1]) + 1) if text else ""
         columns = (CaseTable.key, CaseTable.name)
         found: dict[tuple[str, str], CaseRow] = {}
         for column in columns:
-            query = CaseTable.select().where((column >= text) & (column < end)).limit(limit * 4)
+            query = CaseTable.select().where((column >= text) & (column < _after(text))).limit(limit * 4)
             for row in self._rows(query):
                 other = found.get((row.source, row.name))
                 if other is None or other.revision < row.revision:
@@ -90,58 +91,76 @@ class Cases:
         states: Iterable[CaseState] = (),
         source: str = "",
         since: float | None = None,
+        ended_since: float | None = None,
         limit: int | None = None,
-        newest_first: bool = True,
     ) -> list[CaseRow]:
-        """Return cases, filtered; the newest first unless told otherwise."""
-        query = CaseTable.select()
-        wanted = [str(state) for state in states]
-        if wanted:
-            query = query.where(CaseTable.state.in_(wanted))
-        if source:
-            query = query.where(CaseTable.source == source)
-        if since is not None:
-            query = query.where(CaseTable.updated_at >= since)
-        query = query.order_by(CaseTable.id.desc() if newest_first else CaseTable.id)
-        return self._rows(query.limit(limit) if limit else query)
+        """Return cases, filtered, the newest first: changed since `since`; not ended, or ended since `ended_since`."""
+        wanted = list(states)
+        if not wanted and not source and since is None and ended_since is None:
+            query = CaseTable.select().order_by(CaseTable.id.desc())
+            return self._rows(query.limit(limit) if limit else query)
+        found = []
+        for state in wanted or CaseState:  # state by state: each query follows an index to its first `limit` rows
+            query = CaseTable.select().where(CaseTable.state == str(state))
+            ended = max((each for each in (since, ended_since) if each is not None), default=None)
+            if source:
+                query = query.where(CaseTable.source == source)
+            if state in ENDED and ended is not None:
+                # a case's last change is its end
+                query = query.where(CaseTable.ended_at >= ended).order_by(CaseTable.ended_at.desc())
+            else:
+                if since is not None:
+                    query = query.where(CaseTable.updated_at >= since, CaseTable.ended_at.is_null())
+                query = query.order_by(CaseTable.id.desc())
+            found += self._rows(query.limit(limit) if limit else query)
+        found.sort(key=lambda row: row.id, reverse=True)
+        return found[:limit] if limit else found
 
     def each(self, states: Iterable[CaseState] = (), *, page: int = 500) -> Iterator[CaseRow]:
         """Go through the cases in these states (all, without any), oldest first, in pages: no read stays open."""
-        last = 0
         wanted = [str(state) for state in states]
+        if not wanted:
+            yield from self._paged(CaseTable.select(), page)
+            return
+        pages = [self._paged(CaseTable.select().where(CaseTable.state == state), page) for state in wanted]
+        yield from heapq.merge(*pages, key=lambda row: row.id)
+
+    def _paged(self, query: Any, page: int) -> Iterator[CaseRow]:
+        last = 0
         while True:
-            query = CaseTable.select().where(CaseTable.id > last)
-            if wanted:
-                query = query.where(CaseTable.state.in_(wanted))
-            rows = self._rows(query.order_by(CaseTable.id).limit(page))
+            rows = self._rows(query.where(CaseTable.id > last).order_by(CaseTable.id).limit(page))
             yield from rows
             if len(rows) < page:
                 return
             last = rows[-1].id
 
-    def known(self, source: str) -> Iterator[CaseRow]:
-        """Return the newest revision of each name below a source."""
-        newest = (
-            CaseTable.select(CaseTable.name, fn.MAX(CaseTable.revision).alias("top"))
-            .where(CaseTable.source == source)
-            .group_by(CaseTable.name)
+    def known(self, source: str, names: Iterable[str]) -> Iterator[CaseRow]:
+        """Return the newest revision of each of these names below a source, where there is one."""
+        wanted = list(names)
+        for first in range(0, len(wanted), NAMES_AT_ONCE):
+            some = wanted[first : first + NAMES_AT_ONCE]
+            query = CaseTable.select().where((CaseTable.source == source) & CaseTable.name.in_(some))
+            newest = {row.name: row for row in self._rows(query.order_by(CaseTable.name, CaseTable.revision))}
+            yield from newest.values()
+
+    def settling(self, source: str) -> list[str]:
+        """Return the names below a source that are seen and not complete."""
+        query = CaseTable.select(CaseTable.name).where(
+            (CaseTable.source == source) & (CaseTable.state == str(CaseState.SETTLING))
         )
-        query = (
-            CaseTable.select(CaseTable)
-            .join(newest, on=((CaseTable.name == newest.c.name) & (CaseTable.revision == newest.c.top)))
-            .where(CaseTable.source == source)
-        )
-        yield from self._rows(query)
+        return [name for (name,) in query.tuples().execute(self._database)]
 
     def counts(self) -> dict[CaseState, int]:
         """Count the cases in each state."""
-        query = CaseTable.select(CaseTable.state, fn.COUNT(CaseTable.id)).group_by(CaseTable.state).tuples()
-        found = {CaseState(state): count for state, count in query.execute(self._database)}
-        return {state: found.get(state, 0) for state in CaseState}
+        found = dict(TallyTable.select(TallyTable.state, TallyTable.cases).tuples().execute(self._database))
+        return {state: found.get(str(state), 0) for state in CaseState}
 
     def names_beginning(self, text: str, *, limit: int = 50) -> list[str]:
         """Return names for shell completion."""
-        query = CaseTable.select(CaseTable.name).distinct().where(CaseTable.name.startswith(text)).limit(limit)
+        query = CaseTable.select(CaseTable.name).distinct()
+        if text:  # a range rather than LIKE, which reads every name
+            query = query.where((CaseTable.name >= text) & (CaseTable.name < _after(text)))
+        query = query.order_by(CaseTable.name).limit(limit)
         return [name for (name,) in query.tuples().execute(self._database)]
 
     def _rows(self, query: Any) -> list[CaseRow]:
@@ -150,6 +169,11 @@ class Cases:
 
 def _one(rows: Iterable[Mapping[str, Any]]) -> CaseRow | None:
     return next(map(CaseRow.of, rows), None)
+
+
+def _after(text: str) -> str:
+    """Return the first text behind all that begin with this one; empty when it is empty."""
+    return text[:-1] + chr(min(ord(text[-1]) + 1, 0x10FFFF)) if text else ""
 
 
 class Events:
@@ -190,6 +214,14 @@ class Events:
     def latest(self, *, limit: int) -> list[EventRow]:
         """Return the newest entries of all, oldest of them first."""
         return self._rows(EventTable.select().order_by(EventTable.id.desc()).limit(limit))[::-1]
+
+    def forget(self, *, before: float, limit: int = 2000) -> int:
+        """Forget the oldest entries, those from before a time; return how many, at most `limit`."""
+        oldest = EventTable.select(EventTable.id, EventTable.at).order_by(EventTable.id).limit(limit)
+        old = list(takewhile(lambda row: row[1] < before, oldest.tuples().execute(self._database)))
+        if not old:
+            return 0
+        return int(EventTable.delete().where(EventTable.id <= old[-1][0]).execute(self._database))
 
     def last_id(self) -> int:
         """Return the id of the newest entry; 0 when there is none."""

@@ -62,9 +62,39 @@ _INITIAL = (
 
 _PLANS = ("ALTER TABLE part ADD COLUMN plan INTEGER NOT NULL DEFAULT 0",)
 
+# A partial index serves a query only where the text of the query holds its condition word for word: bound values don't
+# count. `IS NULL` and `IS NOT NULL` need no value, so they come first; `parts.py` writes the others as literals.
+_FOR_MANY = (
+    "ALTER TABLE part ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+    "UPDATE part SET priority = (SELECT priority FROM case_ WHERE case_.id = part.case_id) WHERE ended_at IS NULL",
+    "DROP INDEX part_live",
+    "DROP INDEX part_waiting",
+    "CREATE INDEX part_live ON part (state DESC) WHERE state IN ('queued', 'working', 'waiting')",
+    "CREATE INDEX part_due ON part (due_at) WHERE due_at IS NOT NULL",
+    "CREATE INDEX part_lease ON part (lease_until) WHERE lease_until IS NOT NULL",
+    "CREATE INDEX part_waiting ON part (waiting_for, priority DESC, id) WHERE state = 'waiting'",
+    """CREATE INDEX part_jobs ON part (host) WHERE job = 1 AND turn > 0
+        AND (state IN ('queued', 'working', 'waiting') OR waiting_for = 'end')""",
+    "CREATE INDEX gpu_lease ON gpu (lease_part_id) WHERE lease_part_id IS NOT NULL",
+    "CREATE INDEX case_open ON case_ (state, priority DESC, id) WHERE ended_at IS NULL",
+    "CREATE INDEX case_ended ON case_ (state, ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX case_source ON case_ (source, state, id)",
+    # counting a million rows for every frame costs more than all else on it
+    "CREATE TABLE tally (state TEXT PRIMARY KEY, cases INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO tally SELECT state, COUNT(*) FROM case_ GROUP BY state",
+    """CREATE TRIGGER case_added AFTER INSERT ON case_ BEGIN
+        INSERT INTO tally VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET cases = cases + 1; END""",
+    """CREATE TRIGGER case_moved AFTER UPDATE OF state ON case_ WHEN OLD.state <> NEW.state BEGIN
+        UPDATE tally SET cases = cases - 1 WHERE state = OLD.state;
+        INSERT INTO tally VALUES (NEW.state, 1) ON CONFLICT (state) DO UPDATE SET cases = cases + 1; END""",
+    """CREATE TRIGGER case_removed AFTER DELETE ON case_ BEGIN
+        UPDATE tally SET cases = cases - 1 WHERE state = OLD.state; END""",
+)
+
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the first schema", _INITIAL),
     ("steps that fan out list their parts first", _PLANS),
+    ("no operation of the daemon reads a whole table", _FOR_MANY),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

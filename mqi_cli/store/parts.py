@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peewee import fn
+from peewee import SQL, fn
 
-from mqi_cli.case import PART_LIVE, PartState
+from mqi_cli.case import PartState
 from mqi_cli.store.records import PartRow
 from mqi_cli.store.statements import Rows, Statement, blank, insert, update
 from mqi_cli.store.tables import CaseTable, PartTable
 
 END_UNPROVEN = "end"  # what a failed attempt still waits for while nobody knows whether its run lives
-_LIVE = [str(state) for state in PART_LIVE]
+
+# The conditions of the partial indexes, word for word as the migration has them: with a bound value in the place of a
+# literal SQLite can't know that the index holds what is asked for, and reads the whole table.
+LIVE = PartTable.state.in_(SQL("('queued', 'working', 'waiting')"))
+WAITS = PartTable.state == SQL("'waiting'")
+HAS_RUN = (
+    (PartTable.job == SQL("1"))
+    & (PartTable.turn > SQL("0"))
+    & (LIVE | (PartTable.waiting_for == SQL("'end'")))  # END_UNPROVEN
+)
 
 
 def _of_case(*further: Any) -> Any:
@@ -34,7 +43,7 @@ _LATEST = Rows(
 _OF_STEP = Rows(
     PartTable, lambda: _of_case(PartTable.step == blank("step"), PartTable.current).order_by(PartTable.attempt)
 )
-_LIVE_OF_CASE = Rows(PartTable, lambda: _of_case(PartTable.state.in_(_LIVE)).order_by(PartTable.id))
+_LIVE_OF_CASE = Rows(PartTable, lambda: _of_case(LIVE).order_by(PartTable.id))
 _FINISHED = Rows(
     PartTable, lambda: _of_case(PartTable.current, PartTable.state == str(PartState.DONE)).order_by(PartTable.attempt)
 )
@@ -48,11 +57,7 @@ _DUE = Rows(
     PartTable,
     lambda: (
         PartTable.select()
-        .where(
-            (PartTable.state == str(PartState.WAITING))
-            & PartTable.due_at.is_null(False)
-            & (PartTable.due_at <= blank("now"))
-        )
+        .where(WAITS & (PartTable.due_at <= blank("now")))
         .order_by(PartTable.due_at)
         .limit(blank("limit"))
     ),
@@ -72,18 +77,16 @@ _EXPIRED = Rows(
 _WAITING_FOR = Rows(
     PartTable,
     lambda: (
-        PartTable.select(PartTable)
-        .join(CaseTable, on=(PartTable.case == CaseTable.id))
-        .where((PartTable.state == str(PartState.WAITING)) & (PartTable.waiting_for == blank("what")))
-        .order_by(CaseTable.priority.desc(), PartTable.id)
+        PartTable.select()
+        .where(WAITS & (PartTable.waiting_for == blank("what")))
+        .order_by(PartTable.priority.desc(), PartTable.id)
         .limit(blank("limit"))
     ),
 )
 _JOBS_ON = Statement(
-    lambda: PartTable.select(fn.COUNT(PartTable.id)).where(
-        PartTable.state.in_(_LIVE) & PartTable.job & (PartTable.host == blank("host")) & (PartTable.turn > 0)
-    )
+    lambda: PartTable.select(fn.COUNT(PartTable.id)).where((PartTable.host == blank("host")) & HAS_RUN & LIVE)
 )
+_PRIORITY = Statement(lambda: CaseTable.select(CaseTable.priority).where(CaseTable.id == blank("case")))
 
 
 class Parts:
@@ -100,6 +103,7 @@ class Parts:
             "progress_done": 0.0, "progress_total": 0.0, "progress_unit": "", "started_at": None, "ended_at": None,
             **fields,
         }  # fmt: skip
+        row["priority"] = next((first for (first,) in _PRIORITY.run(self._database, case=row["case"])), 0)
         identity = insert(self._database, PartTable, row)
         found = self.by_id(identity)
         assert found is not None  # noqa: S101  it was inserted in this transaction
@@ -152,14 +156,9 @@ class Parts:
         """Return what is queued or worked on and whose lease has ended."""
         return _records(_EXPIRED.all(self._database, now=now, limit=limit))
 
-    def next_time(self) -> float | None:
-        """Return the earliest time at which a part is due or a lease ends."""
-        query = PartTable.select(fn.MIN(PartTable.due_at), fn.MIN(PartTable.lease_until)).where(
-            PartTable.state.in_(_LIVE)
-        )
-        due, lease = query.tuples().execute(self._database)[0]
-        times = [each for each in (due, lease) if each is not None]
-        return min(times) if times else None
+    def renew_all(self, until: float) -> None:
+        """Let every lease end at `until`."""
+        PartTable.update(lease_until=until).where(PartTable.lease_until.is_null(False)).execute(self._database)
 
     def waiting_for(self, what: str, *, limit: int = 1000) -> list[PartRow]:
         """Return what waits for a thing, in the order in which it is served: priority, then first come."""
@@ -167,28 +166,33 @@ class Parts:
 
     def things_waited_for(self) -> list[str]:
         """Return each thing that some part waits for."""
-        query = PartTable.select(PartTable.waiting_for).distinct().where(PartTable.state == str(PartState.WAITING))
-        return sorted(what for (what,) in query.tuples().execute(self._database) if what)
+        found: list[str] = []
+        while True:  # from one to the next: reading every part that waits would take longer, the more there are
+            query = PartTable.select(fn.MIN(PartTable.waiting_for)).where(
+                WAITS & (PartTable.waiting_for > (found[-1] if found else ""))
+            )
+            following = query.tuples().execute(self._database)[0][0]
+            if following is None:
+                return found
+            found.append(following)
+
+    def set_priority(self, case: int, priority: int) -> None:
+        """Let a case's attempts go before others (higher) or after them."""
+        PartTable.update(priority=priority).where(PartTable.case == case).execute(self._database)
 
     def jobs_on(self, host: str) -> int:
         """Count the runs that a host carries: parts of job stages that have had a turn and are not ended."""
         return int(_JOBS_ON.run(self._database, host=host).fetchone()[0])
 
-    def live_on(self, host: str) -> list[PartRow]:
-        """Return the attempts on a host that are not ended."""
-        return self._rows(PartTable.select().where(PartTable.state.in_(_LIVE) & (PartTable.host == host)))
-
     def live(self, *, limit: int = 1000) -> list[PartRow]:
         """Return the attempts that are not ended, those that are worked on first."""
-        query = PartTable.select().where(PartTable.state.in_(_LIVE))
+        query = PartTable.select().where(LIVE)
         return self._rows(query.order_by(PartTable.state.desc(), PartTable.id).limit(limit))
 
     def shift_times(self, seconds: float) -> None:
         """Move every due time and lease: the wall clock has jumped by so much."""
         for column in (PartTable.due_at, PartTable.lease_until):
-            PartTable.update({column: column + seconds}).where(
-                PartTable.state.in_(_LIVE) & column.is_null(False)
-            ).execute(self._database)
+            PartTable.update({column: column + seconds}).where(column.is_null(False)).execute(self._database)
 
     def by_ids(self, identities: Iterable[int]) -> dict[int, PartRow]:
         """Return attempts by their ids."""

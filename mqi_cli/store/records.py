@@ -76,6 +76,7 @@ class PartRow(NamedTuple):
     lease_until: float | None
     due_at: float | None
     waiting_for: str
+    priority: int
     reason: str
     hint: str
     facts: Mapping[str, Any]

@@ -60,6 +60,16 @@ class CaseTable(Model):
         table_name = "case_"
 
 
+class TallyTable(Model):
+    """How many cases there are in each state. Triggers on the table of cases keep it."""
+
+    state = TextField(primary_key=True)
+    cases = IntegerField()
+
+    class Meta:
+        table_name = "tally"
+
+
 class PartTable(Model):
     """One attempt of one part of a step: a step run. `current` is False for what a rerun has left behind.
 
@@ -86,6 +96,7 @@ class PartTable(Model):
     lease_until = FloatField(null=True)
     due_at = FloatField(null=True)
     waiting_for = TextField()
+    priority = IntegerField()  # its case's, kept here so that those who wait are found in order
     reason = TextField()
     hint = TextField()
     facts = JsonField()

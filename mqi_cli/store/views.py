@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import Case as SqlCase
 from peewee import fn
 
-from mqi_cli.case import ENDED, PART_LIVE, CaseState, PartState
+from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.store import Store
 from mqi_cli.store.database import translated
+from mqi_cli.store.parts import LIVE
 from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, PartRow
 from mqi_cli.store.tables import AlertTable, CaseTable, PartTable
 
@@ -25,6 +27,8 @@ STATE_ORDER = (
     CaseState.DONE,
     CaseState.CANCELLED,
 )
+
+SEARCHED = 20_000  # of the cases that ended only so many, the newest, are searched in every column
 
 
 @dataclass(frozen=True)
@@ -147,36 +151,43 @@ class Views:
             )
 
     def _cases(self, find: str, ended_since: float, limit: int) -> list[CaseRow]:
-        query = CaseTable.select()
-        if find:
-            columns = (
-                CaseTable.name,
-                CaseTable.key,
-                CaseTable.state,
-                CaseTable.step,
-                CaseTable.source,
-                CaseTable.reason,
-            )
-            # SQLite's LOWER knows ASCII only, so that is all that is lowered here
-            text = "".join(each.lower() if each.isascii() else each for each in find)
-            wanted = [fn.INSTR(fn.LOWER(column), text) > 0 for column in columns]
-            condition = wanted[0]
-            for each in wanted[1:]:
-                condition = condition | each
-            query = query.where(condition)
-        else:
-            live = [str(state) for state in CaseState if state not in ENDED]
-            query = query.where(CaseTable.state.in_(live) | (CaseTable.ended_at >= ended_since))
-        rank = SqlCase(CaseTable.state, [(str(state), place) for place, state in enumerate(STATE_ORDER)])
-        # Those that go on: oldest first, so that rows keep their places. Those that ended: the newest first.
-        age = SqlCase(None, [(CaseTable.ended_at.is_null(False), CaseTable.ended_at * -1)], CaseTable.id)
-        rows = query.order_by(rank, CaseTable.priority.desc(), age).limit(limit)
-        return [CaseRow.of(row) for row in rows.dicts().execute(self._database)]
+        found = self._found(find, limit) if find else self._current(ended_since, limit)
+        return sorted(found, key=_place_on_screen)[:limit]
+
+    def _current(self, ended_since: float, limit: int) -> list[CaseRow]:
+        """Read the cases that go on, and those that ended since; state by state, each along an index to `limit` rows."""
+        found: list[CaseRow] = []
+        for state in STATE_ORDER:
+            query = CaseTable.select().where(CaseTable.state == str(state))
+            if state in ENDED:
+                query = query.where(CaseTable.ended_at >= ended_since).order_by(CaseTable.ended_at.desc())
+            else:
+                query = query.where(CaseTable.ended_at.is_null()).order_by(CaseTable.priority.desc(), CaseTable.id)
+            found += self._rows(query.limit(limit - len(found)))
+            if len(found) >= limit:
+                break
+        return found
+
+    def _found(self, find: str, limit: int) -> list[CaseRow]:
+        """Search what goes on and what is new in every column; of what is old only names and keys that begin so."""
+        columns = (CaseTable.name, CaseTable.key, CaseTable.state, CaseTable.step, CaseTable.source, CaseTable.reason)
+        # SQLite's LOWER knows ASCII only, so that is all that is lowered here
+        text = "".join(each.lower() if each.isascii() else each for each in find)
+        condition = functools.reduce(operator.or_, [fn.INSTR(fn.LOWER(column), text) > 0 for column in columns])
+        (newest,) = CaseTable.select(fn.MAX(CaseTable.id)).tuples().execute(self._database)[0]
+        found = {row.id: row for row in self._store.cases.matching(find, limit=limit)}
+        for which in (CaseTable.id > (newest or 0) - SEARCHED, CaseTable.ended_at.is_null()):
+            query = CaseTable.select().where(which & condition).order_by(CaseTable.id.desc()).limit(limit)
+            found |= {row.id: row for row in self._rows(query)}
+        return list(found.values())
+
+    def _rows(self, query: Any) -> list[CaseRow]:
+        return [CaseRow.of(row) for row in query.dicts().execute(self._database)]
 
     def _lanes(self) -> list[LaneCount]:
         query = (
             PartTable.select(PartTable.lane, PartTable.state, fn.COUNT(PartTable.id))
-            .where(PartTable.state.in_([str(state) for state in PART_LIVE]))
+            .where(LIVE)
             .group_by(PartTable.lane, PartTable.state)
         )
         counts: dict[str, dict[str, int]] = {}
@@ -201,3 +212,10 @@ class Views:
     def _names(self, identities: Sequence[int]) -> dict[int, tuple[str, str]]:
         query: Any = CaseTable.select(CaseTable.id, CaseTable.key, CaseTable.name).where(CaseTable.id.in_(identities))
         return {identity: (key, name) for identity, key, name in query.tuples().execute(self._database)}
+
+
+def _place_on_screen(row: CaseRow) -> tuple[float, ...]:
+    """Return what cases are ordered by: those that go on, oldest first, so that rows keep their places; ended ones, newest first."""
+    if row.ended_at is not None:
+        return (STATE_ORDER.index(row.state), -row.ended_at, row.id)
+    return (STATE_ORDER.index(row.state), -row.priority, row.id)

@@ -76,20 +76,18 @@ class Scan:
         found = self._listing.cases(ctx, source)
         if found is None:
             return []
-        known = ctx.known(source.name)
-        self._vanished(ctx, source, found, known)
+        known = ctx.known(source.name, found)
+        self._vanished(ctx, source, found)
         return [
             Place(source, name, path, known.get(name), self._memory.setdefault((source.name, name), Memory()))
             for name, path in found.items()
         ]
 
-    def _vanished(
-        self, ctx: PatrolContext, source: SourceView, found: Mapping[str, Path], known: Mapping[str, KnownCase]
-    ) -> None:
+    def _vanished(self, ctx: PatrolContext, source: SourceView, found: Mapping[str, Path]) -> None:
         for key in [key for key in self._memory if key[0] == source.name and key[1] not in found]:
             del self._memory[key]
-        for name, case in known.items():
-            if name not in found and case.state is CaseState.SETTLING and is_gone(source.path / name):
+        for name in ctx.settling(source.name):
+            if name not in found and is_gone(source.path / name):
                 ctx.report(CaseVanished(source.name, name))
                 self.round.vanished += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,11 @@ class Round:
     def host(self, name: str) -> Any:
         raise AssertionError("no host is needed")
 
-    def known(self, source: str) -> dict[str, Any]:
+    def known(self, source: str, names: Iterable[str]) -> dict[str, Any]:
         return {}
+
+    def settling(self, source: str) -> tuple[str, ...]:
+        return ()
 
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         return iter(())

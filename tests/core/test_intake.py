@@ -22,10 +22,10 @@ def test_a_directory_settles_with_its_note_and_the_core_measures_how_long_it_is_
 
     row = bench.now("in", "p/s")
     assert (row.state, row.reason) == (CaseState.SETTLING, "quiet for 20 of 30 s")
-    assert bench.intake.known("in")["p/s"].unchanged_for == 20
+    assert bench.intake.known("in", ["p/s"])["p/s"].unchanged_for == 20
 
     bench.intake.take(seen("b", note="quiet for 0 of 30 s"))
-    assert bench.intake.known("in")["p/s"].unchanged_for == 0
+    assert bench.intake.known("in", ["p/s"])["p/s"].unchanged_for == 0
 
 
 def test_a_reboot_starts_the_quiet_time_anew(bench: Any) -> None:
@@ -33,7 +33,7 @@ def test_a_reboot_starts_the_quiet_time_anew(bench: Any) -> None:
     bench.clock.turn(100)
     bench.clock.reboot()
 
-    assert bench.intake.known("in")["p/s"].unchanged_for == 0
+    assert bench.intake.known("in", ["p/s"])["p/s"].unchanged_for == 0
 
 
 def test_a_complete_directory_is_taken_once_however_often_it_is_reported(bench: Any) -> None:
@@ -51,7 +51,7 @@ def test_the_same_content_again_is_dropped_and_other_content_is_a_new_revision(b
     bench.intake.take(seen("touched"))
     bench.intake.take(seen("touched", fingerprint="f" * 64))
     assert bench.now("in", "p/s").revision == 1
-    assert bench.intake.known("in")["p/s"].accepted == "touched"
+    assert bench.intake.known("in", ["p/s"])["p/s"].accepted == "touched"
 
     bench.intake.take(seen("changed", fingerprint="e" * 64))
 

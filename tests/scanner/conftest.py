@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,17 @@ class Context:
     stop: bool = False
     log: Any = field(default_factory=lambda: logging.LoggerAdapter(logging.getLogger("test"), {}))
 
-    def known(self, source: str) -> Mapping[str, KnownCase]:
+    def settling(self, source: str) -> Sequence[str]:
+        return [name for name, row in self.rows.items() if row.state is CaseState.SETTLING]
+
+    def known(self, source: str, names: Iterable[str]) -> Mapping[str, KnownCase]:
         return {
             name: KnownCase(
                 "caaaaaaaaaa", name, row.revision, row.state, row.look, row.fingerprint,
                 self.clock.at - row.look_since, row.accepted,
             )
             for name, row in self.rows.items()
+            if name in set(names)
         }  # fmt: skip
 
     def report(self, finding: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,11 @@ class Core:
         self.log = logging.LoggerAdapter(logging.getLogger("test"), {})
         self.scan = Scan()
 
-    def known(self, source: str) -> Mapping[str, KnownCase]:
-        return self.intake.known(source)
+    def known(self, source: str, names: Iterable[str]) -> Mapping[str, KnownCase]:
+        return self.intake.known(source, names)
+
+    def settling(self, source: str) -> Sequence[str]:
+        return self.store.cases.settling(source)
 
     def report(self, finding: Any) -> None:
         self.intake.take(finding)
