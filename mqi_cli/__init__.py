@@ -56,6 +56,7 @@ _FACE = {
     "tool_dir": "layout",
     "Earlier": "message",
     "GpuLease": "message",
+    "MAX_PARTS": "message",
     "Completed": "hosts.base",
     "Files": "hosts.base",
     "Host": "hosts.base",
@@ -140,6 +141,7 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import parse_checksums as parse_checksums
     from mqi_cli.manifest import snapshot as snapshot
     from mqi_cli.manifest import survey as survey
+    from mqi_cli.message import MAX_PARTS as MAX_PARTS
     from mqi_cli.message import Earlier as Earlier
     from mqi_cli.message import GpuLease as GpuLease
     from mqi_cli.patrol import Alert as Alert

@@ -6,11 +6,14 @@ with a `UsageError` that says who or what is in the way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.conductor import Conductor
 from mqi_cli.errors import UsageError
 from mqi_cli.message import Command
 from mqi_cli.stage import Step
+from mqi_cli.standing import counted
 from mqi_cli.store.records import CaseRow, PartRow
 
 
@@ -22,10 +25,22 @@ class Acts:
         self._store = conductor.store
         self._actor = actor
 
-    def retry(self, identity: int) -> str:
-        """Go on from the failed step, at once; return a sentence that says what happens."""
+    def retry(self, identity: int, *, step: str = "", part: str = "") -> str:
+        """Go on from the failed step, at once; return a sentence that says what happens.
+
+        Of a step that fans out, only what failed is done again, or the one `part` that is named; others may go on
+        meanwhile. `step` may only name the step that the case stands at.
+        """
         with self._store.transaction():
             case = self._case(identity)
+            if step and step != case.step:
+                raise UsageError(
+                    f"the case stands at step {case.step or 'none'}: only that can be done again",
+                    hint=f"from the start: mqi case rerun {case.key}",
+                )
+            going_on = case.state in (CaseState.RUNNING, CaseState.WAITING) and not case.cancelling
+            if going_on and (part or self._ended(case, PartState.FAILED)):
+                return self._retry_parts(case, part)
             if case.state is CaseState.WAITING:
                 return self._retry_now(case)
             if case.state not in (CaseState.HELD, CaseState.CANCELLED):
@@ -39,21 +54,49 @@ class Acts:
                     f"the config has no step {case.step} in workflow {case.workflow} any more",
                     hint=f"add it again, or begin anew with the config as it is: mqi case rerun {case.key}",
                 )
-            self._note(case, "retry", "retry asked for")
+            failed = self._ended(case, PartState.FAILED, PartState.CANCELLED)
+            if part:
+                failed = [self._one_of(case, failed, part)]
+            self._note(case, "retry", f"retry of part {failed[0].part} asked for" if part else "retry asked for")
             self._conductor.move(case, CaseState.READY)
             case = self._case(identity)
-            failed = [
-                part
-                for part in (self._store.parts.of_step(case.id, case.step) if case.step else [])
-                if part.state in (PartState.FAILED, PartState.CANCELLED)
-            ]
             if not failed:
                 self._restart(case)
                 return "it begins again"
-            for part in failed:
-                self._conductor.again(case, part, tries=0)
+            for each in failed:
+                self._conductor.again(case, each, tries=0)
             self._conductor.settle(case.id)
-            return f"it goes on from step {case.step}"
+            return f"part {failed[0].part} begins again" if part else f"it goes on from step {case.step}"
+
+    def _ended(self, case: CaseRow, *states: PartState) -> list[PartRow]:
+        """Return the parts of the case's step that ended so."""
+        found = counted(self._store.parts.of_step(case.id, case.step)) if case.step else []
+        return [part for part in found if part.state in states]
+
+    def _one_of(self, case: CaseRow, parts: Sequence[PartRow], wanted: str) -> PartRow:
+        name = self._real_part(case, case.step, wanted)
+        found = next((each for each in parts if each.part == name), None)
+        if found is None:
+            part = self._store.parts.latest(case.id, case.step, name)
+            state = part.state if part else "not begun"
+            raise UsageError(f"part {name} of step {case.step} is {state}: there is nothing to retry")
+        return found
+
+    def _retry_parts(self, case: CaseRow, wanted: str) -> str:
+        """Do failed parts again beside those that go on; a part that waits for its next try begins it now."""
+        parts = self._ended(case, PartState.FAILED, PartState.CANCELLED)
+        if wanted:
+            live = self._store.parts.live_of_case(case.id)
+            parts = [self._one_of(case, [*parts, *(p for p in live if p.waiting_for in ("time", "turn"))], wanted)]
+        for part in parts:
+            if part.state in PART_LIVE:
+                self._conductor.dispatch.give_turn(part)
+            else:
+                self._conductor.again(case, part, tries=0)
+        names = ", ".join(part.part for part in parts)
+        self._note(case, "retry", f"retry of part {names} asked for")
+        self._conductor.settle(case.id)
+        return f"part {names} begins again; the others go on"
 
     def _retry_now(self, case: CaseRow) -> str:
         parts = [p for p in self._store.parts.live_of_case(case.id) if p.waiting_for in ("time", "turn")]
@@ -177,42 +220,93 @@ class Acts:
 
     # ---- by hand ----
 
-    def claim(self, identity: int, stage: str, *, step: str = "", worker: str, daemon_running: bool) -> Command:
+    def claim(
+        self, identity: int, stage: str, *, step: str = "", part: str = "", worker: str, daemon_running: bool
+    ) -> Command:
         """Take a step into the operator's own hands: return its command, leased to `worker`.
 
-        Refuses, naming the holder, while a worker has it, or while the daemon is about to give it to one.
+        Of a step that fans out, that is first the plan that lists its parts, then the part that is named or the first
+        that is not done. Refuses, naming the holder, while a worker has it, or while the daemon is about to give it to
+        one.
         """
         with self._store.transaction():
             case = self._case(identity)
             chosen = self._choose(case, stage, step)
-            part = self._store.parts.latest(case.id, chosen.name, "")
-            if part is None or part.state not in (PartState.QUEUED, PartState.WORKING, PartState.WAITING):
-                part = self._new_attempt(case, chosen, former=part)
+            name = self._next_part(case, chosen, part)
+            found = self._store.parts.latest(case.id, chosen.name, name)
+            if found is None or found.state not in PART_LIVE or not found.current:
+                found = self._new_attempt(case, chosen, name, former=found)
             else:
-                self._refuse_if_leased(case, part, daemon_running=daemon_running)
-            if not self._conductor.dispatch.lease_gpus(part):
-                raise UsageError(f"{part.gpus} free GPUs are needed on {part.host}", hint="mqi gpu list")
-            command = self._conductor.dispatch.command(case, part, turn=part.turn + 1)
+                self._refuse_if_leased(case, found, daemon_running=daemon_running)
+            if not self._conductor.dispatch.lease_gpus(found):
+                raise UsageError(f"{found.gpus} free GPUs are needed on {found.host}", hint="mqi gpu list")
+            command = self._conductor.dispatch.command(case, found, turn=found.turn + 1)
             now = self._conductor.clock.now()
-            self._store.messages.take_back(part.id)
+            self._store.messages.take_back(found.id)
             self._store.parts.update(
-                part.id, state=PartState.WORKING, turn=command.turn, worker=worker, waiting_for="", due_at=None,
+                found.id, state=PartState.WORKING, turn=command.turn, worker=worker, waiting_for="", due_at=None,
                 lease_until=now + self._conductor.config.daemon.lease, reason=f"{worker} works on it", hint="",
-                started_at=part.started_at or now,
+                started_at=found.started_at or now,
             )  # fmt: skip
-            self._note(case, "started", f"{chosen.name} begun by hand")
+            self._note(case, "started", f"{chosen.name}{'/' + name if name else ''} begun by hand")
             self._conductor.settle(case.id)
             return command
 
-    def look(self, identity: int, stage: str, *, step: str = "") -> Command:
-        """Return the command of a step's newest attempt, without claiming anything."""
+    def look(self, identity: int, stage: str, *, step: str = "", part: str = "") -> Command:
+        """Return the command of the newest attempt of a step's part, without claiming anything.
+
+        Of a step with several parts, one must be named.
+        """
         with self._store.reading():
             case = self._case(identity)
             chosen = self._choose(case, stage, step)
-            part = self._store.parts.latest(case.id, chosen.name, "")
-            if part is None:
+            names = self._part_names(case, chosen)
+            if not part and len(names) > 1:
+                raise UsageError(f"step {chosen.name} has the parts 1 to {len(names)}", hint="name one with --part")
+            name = self._real_part(case, chosen.name, part) if part else names[0] if names else ""
+            found = self._store.parts.latest(case.id, chosen.name, name)
+            if found is None:
                 raise UsageError(f"{chosen.name} of this case has not begun", hint=f"mqi case why {case.key}")
-            return self._conductor.dispatch.command(case, part, turn=max(part.turn, 1))
+            return self._conductor.dispatch.command(case, found, turn=max(found.turn, 1))
+
+    def part_names(self, identity: int, stage: str, *, step: str = "") -> list[str]:
+        """Return the parts of a step in their order: `[""]` where it does not fan out, or has not listed them yet."""
+        with self._store.reading():
+            case = self._case(identity)
+            return self._part_names(case, self._choose(case, stage, step)) or [""]
+
+    def unfinished(self, identity: int, step: str) -> bool:
+        """Whether a step has parts that are not done."""
+        with self._store.reading():
+            return any(part.state is not PartState.DONE for part in self._store.parts.of_step(identity, step))
+
+    def _part_names(self, case: CaseRow, step: Step) -> list[str]:
+        return [part.part for part in counted(self._store.parts.of_step(case.id, step.name))]
+
+    def _real_part(self, case: CaseRow, step: str, wanted: str) -> str:
+        """Return the name of the part that an operator means. Raises `UsageError` when there is none."""
+        names = [part.part for part in counted(self._store.parts.of_step(case.id, step)) if part.part]
+        if not names:
+            raise UsageError(f"step {step} of this case has no parts", hint=f"mqi case show {case.key}")
+        name = wanted.strip().lstrip("0") or "0"
+        if name not in names:
+            raise UsageError(f"step {step} has no part {wanted}: they are called 1 to {len(names)}")
+        return name
+
+    def _next_part(self, case: CaseRow, step: Step, wanted: str) -> str:
+        """Return the part that is to be worked on by hand: "" for the plan, and for a step that does not fan out."""
+        parts = self._store.parts.of_step(case.id, step.name)
+        plan = next((part for part in parts if part.plan), None)
+        if plan is None and (parts or not step.fans_out):
+            return self._real_part(case, step.name, wanted) if wanted else ""
+        if plan is None or plan.state is not PartState.DONE:
+            return ""
+        if wanted:
+            return self._real_part(case, step.name, wanted)
+        left = [part.part for part in counted(parts) if part.state is not PartState.DONE]
+        if not left:
+            raise UsageError(f"all parts of step {step.name} are done", hint="name one with --part to do it again")
+        return left[0]
 
     def _choose(self, case: CaseRow, stage: str, name: str) -> Step:
         workflow = self._conductor.config.workflows.get(case.workflow)
@@ -246,14 +340,16 @@ class Acts:
             )
         return reached[0]
 
-    def _new_attempt(self, case: CaseRow, step: Step, *, former: PartRow | None) -> PartRow:
+    def _new_attempt(self, case: CaseRow, step: Step, part: str, *, former: PartRow | None) -> PartRow:
         if case.state in (CaseState.HELD, CaseState.CANCELLED) and step.name == (case.step or step.name):
             self._conductor.move(case, CaseState.READY)
         if not case.step:
             self._store.cases.update(case.id, step=step.name)
+        plan = former.plan if former and former.current else step.fans_out and not part
         return self._store.parts.add(
-            case=case.id, step=step.name, part="", attempt=former.attempt + 1 if former else 1, lane=step.stage.lane,
-            host=step.host, job=step.stage.job, gpus=step.gpus, facts=dict(former.facts) if former else {},
+            case=case.id, step=step.name, part=part, attempt=former.attempt + 1 if former else 1, lane=step.stage.lane,
+            host=step.host, job=step.stage.job and not plan, gpus=0 if plan else step.gpus, plan=plan,
+            facts=dict(former.facts) if former and former.current else {},
             created_at=self._conductor.clock.now(),
         )  # fmt: skip
 

@@ -22,9 +22,10 @@ from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
 from mqi_cli.dispatch import Dispatcher
 from mqi_cli.errors import CaseError, MqiError
-from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind
+from mqi_cli.message import ABOUT_WORKERS, TURN_ENDS, Event, EventKind, Facts
 from mqi_cli.retry import backoff
 from mqi_cli.stage import Step
+from mqi_cli.standing import standing
 from mqi_cli.store import Store
 from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, PartRow
@@ -72,7 +73,7 @@ class Conductor:
         self.start_step(case, workflow.steps[0])
 
     def start_step(self, case: CaseRow, step: Step) -> None:
-        """Begin a step: a first or further attempt of each of its parts. In the caller's transaction."""
+        """Begin a step with its one part, or with the plan that lists its parts. In the caller's transaction."""
         self.store.cases.update(case.id, step=step.name)
         self._attempt(case, step, part="")
         self.settle(case.id)
@@ -89,6 +90,16 @@ class Conductor:
             return
         self._attempt(case, step, part=former.part, former=former, tries=tries, due_at=due_at, reason=reason)
 
+    def _fan_out(self, case: CaseRow, plan: PartRow, facts: Facts) -> None:
+        """Begin each part that the plan has counted; they are called by their numbers."""
+        workflow = self.config.workflows.get(case.workflow)
+        step = workflow.step(plan.step) if workflow else None
+        if step is None:
+            self.hold(case, f"the config has no step {plan.step} any more", hint="mqi case rerun")
+            return
+        for number in range(1, int(facts["parts"]) + 1):
+            self._attempt(case, step, part=str(number))
+
     def _attempt(
         self,
         case: CaseRow,
@@ -101,6 +112,7 @@ class Conductor:
         reason: str = "",
     ) -> None:
         before = former or self.store.parts.latest(case.id, step.name, part)
+        plan = former.plan if former else step.fans_out and not part
         row = self.store.parts.add(
             case=case.id,
             step=step.name,
@@ -108,8 +120,9 @@ class Conductor:
             attempt=before.attempt + 1 if before else 1,
             lane=step.stage.lane,
             host=step.host,
-            job=step.stage.job,
-            gpus=step.gpus,
+            job=step.stage.job and not plan,
+            gpus=0 if plan else step.gpus,
+            plan=plan,
             tries=tries,
             facts=dict(former.facts) if former else {},
             waiting_for="time" if due_at else "",
@@ -118,7 +131,7 @@ class Conductor:
             created_at=self.clock.now(),
         )
         if due_at is None:
-            self.dispatch.give_turn(row)
+            self.dispatch.give_turn(row, settle=False)  # who asked for it settles the case, once for all its parts
 
     def hold(self, case: CaseRow, reason: str, *, hint: str = "") -> None:
         """Put a case aside until a person acts."""
@@ -142,21 +155,17 @@ class Conductor:
         case = self.store.cases.by_id(identity)
         if case is None or not case.step or case.state is CaseState.CANCELLED:
             return
-        parts = self.store.parts.of_step(case.id, case.step)
-        at_work = [p for p in parts if p.state in (PartState.QUEUED, PartState.WORKING) or p.waiting_for == "turn"]
-        waiting = [p for p in parts if p.state is PartState.WAITING and p.waiting_for != "turn"]
-        failed = [p for p in parts if p.state is PartState.FAILED]
-        if at_work:
-            first = at_work[0]
-            self.move(case, CaseState.RUNNING, reason=("cancelling: " if case.cancelling else "") + first.reason)
-        elif waiting:
-            first = waiting[0]
-            until = first.due_at
-            if first.waiting_for.startswith("host:"):
-                until = self.store.hosts.get(first.host).until
-            self.move(case, CaseState.WAITING, reason=first.reason, hint=first.hint, until=until)
-        elif failed:
-            self.move(case, CaseState.HELD, reason=failed[0].reason, hint=failed[0].hint)
+        found = standing(self.store.parts.of_step(case.id, case.step), cancelling=case.cancelling)
+        if found is None:
+            return
+        until = None
+        if found.state is CaseState.WAITING:
+            until = found.by.due_at
+            if found.by.waiting_for.startswith("host:"):
+                until = self.store.hosts.get(found.by.host).until
+        elif found.state is CaseState.HELD and found.by.part and case.state is not CaseState.HELD:
+            self.note(case, kind="held", text=f"held: {case.step}: {found.reason}")
+        self.move(case, found.state, reason=found.reason, hint=found.hint, until=until)
 
     def note(
         self,
@@ -291,7 +300,9 @@ class Conductor:
         self.note(case, kind="done", text=text, part=part, actor=event.worker)
         if "cleared" in facts:
             self.store.cases.update(case.id, cleared=sorted({*case.cleared, *map(str, facts["cleared"])}))
-        if part.step == case.step:
+        if part.plan:
+            self._fan_out(case, part, facts)
+        elif part.step == case.step:
             self._advance(case)
 
     def _advance(self, case: CaseRow) -> None:
@@ -347,7 +358,8 @@ class Conductor:
         )
         if tries >= limit:
             self._end(part, PartState.FAILED, reason=f"{reason} (gave up after {tries} tries)", hint=hint)
-            self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
+            if not part.part:
+                self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
             return
         delay = after if after is not None else self._delay(tries)
         self._end(part, PartState.FAILED, reason=reason, hint=hint)
@@ -371,7 +383,7 @@ class Conductor:
             self.fail(case, part, f"it could not be cancelled: {reason}", hint=hint)
             return
         self._end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: mqi case retry {case.key}")
-        self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part, actor=event.worker)
+        self._note_failure(case, part, reason, actor=event.worker)
 
     def _bug(self, case: CaseRow, part: PartRow, event: Event) -> None:
         reason = str(event.data.get("reason", ""))
@@ -394,8 +406,15 @@ class Conductor:
         """
         self._end(part, PartState.FAILED, proven=False, reason=reason, hint=hint)
         self.store.cases.update(case.id, cancelling=False)
-        self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
+        self._note_failure(case, part, reason)
         self.settle(case.id)
+
+    def _note_failure(self, case: CaseRow, part: PartRow, reason: str, *, actor: str = "conductor") -> None:
+        """Note that a part has failed for good; of several, the case is held only once none goes on any more."""
+        kind, text = (
+            ("failed", f"{part.step} failed: {reason}") if part.part else ("held", f"held: {part.step}: {reason}")
+        )
+        self.note(case, kind=kind, text=text, part=part, actor=actor)
 
     def may_live(self, part: PartRow) -> bool:
         """Whether a run of this part, of this attempt or a former one, may be alive outside the worker."""
@@ -403,7 +422,7 @@ class Conductor:
             return False
         step = self.step_of(self._case(part), part.step)
         # of a step that the config no longer has only the part itself can tell whether it starts something
-        if not (part.job if step is None else step.stage.cancel is not None):
+        if part.plan or not (part.job if step is None else step.stage.cancel is not None):
             return False
         return (part.state in PART_LIVE and part.turn > 0) or bool(self._unproven(part))
 

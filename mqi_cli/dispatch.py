@@ -13,13 +13,13 @@ Only an attempt that has not begun waits for pause, drain, jobs and GPUs: what r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from mqi_cli.case import PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
-from mqi_cli.message import Command, Earlier, GpuLease, command_id, encode
+from mqi_cli.message import Command, Earlier, GpuLease, MessageError, command_id, encode
 from mqi_cli.quantity import age
 from mqi_cli.retry import backoff
 from mqi_cli.store import Store
@@ -53,8 +53,11 @@ class Dispatcher:
         self._random = random
         self._settle = settle
 
-    def give_turn(self, part: PartRow, *, in_order: bool = False, probe: bool = False) -> bool:
-        """Queue the part's next turn, or let it wait for what is in the way. True when it was queued."""
+    def give_turn(self, part: PartRow, *, in_order: bool = False, probe: bool = False, settle: bool = True) -> bool:
+        """Queue the part's next turn, or let it wait for what is in the way. True when it was queued.
+
+        With `settle` false the caller brings the case in line afterwards.
+        """
         case = self._case(part)
         obstacle = self._obstacle(case, part, in_order=in_order, probe=probe)
         if obstacle:
@@ -62,7 +65,8 @@ class Dispatcher:
                 part.id, state=PartState.WAITING, waiting_for=obstacle.thing, reason=obstacle.reason, hint=obstacle.hint,
                 due_at=None, lease_until=None, worker="",
             )  # fmt: skip
-            self._settle(part.case)
+            if settle:
+                self._settle(part.case)
             return False
         now = self._clock.now()
         command = self.command(case, part, turn=part.turn + 1)
@@ -70,8 +74,9 @@ class Dispatcher:
             part.id, state=PartState.QUEUED, turn=command.turn, waiting_for="", due_at=None, worker="", hint="",
             reason=f"queued for a worker of {part.lane}", lease_until=now + self._config.daemon.lease,
         )  # fmt: skip
-        self._store.messages.put_out(command.id, part=part.id, lane=part.lane, body=encode(command), now=now)
-        self._settle(part.case)
+        self._store.messages.put_out(command.id, part=part.id, lane=part.lane, body=_encoded(command), now=now)
+        if settle:
+            self._settle(part.case)
         return True
 
     def command(self, case: CaseRow, part: PartRow, *, turn: int) -> Command:
@@ -91,11 +96,13 @@ class Dispatcher:
             attempt=part.attempt,
             turn=turn,
             cancel=part.cancel,
+            plan=part.plan,
             facts=dict(part.facts),
             gpus=tuple(GpuLease(gpu.uuid, gpu.number) for gpu in self._store.gpus.leased_by(part.id)),
             earlier=tuple(
                 Earlier(done.step, done.part, done.attempt, dict(done.facts))
-                for done in self._store.parts.finished(case.id, before)
+                for done in self._store.parts.finished(case.id, [*before, part.step])
+                if done.step != part.step or (done.plan and part.part)
             ),
         )
 
@@ -256,6 +263,15 @@ class Dispatcher:
         case = self._store.cases.by_id(part.case)
         assert case is not None  # noqa: S101  a foreign key holds it
         return case
+
+
+def _encoded(command: Command) -> bytes:
+    """Return a command as bytes; where many parts reported much, without what the others' reports say."""
+    try:
+        return encode(command)
+    except MessageError:
+        known = [each if each.part in ("", command.part) else replace(each, facts={}) for each in command.earlier]
+        return encode(replace(command, earlier=tuple(known)))
 
 
 def is_free(gpu: GpuRow, *, now: float) -> bool:

@@ -19,6 +19,7 @@ from mqi_cli.case import KEY_PATTERN
 VERSION = 1
 MAX_BYTES = 64 * 1024  # RabbitMQ 4.3 takes 16 MiB; ids never need more than this
 MAX_FACTS_BYTES = 4 * 1024
+MAX_PARTS = 500  # of a step that fans out: each later command names them all
 EVENTS_LANE = "conductor"
 
 _NAMESPACE = uuid.UUID("7d1c56f2-6a5b-5d0e-9a3e-1f0b3c2d4e5f")
@@ -72,6 +73,7 @@ class Command:
     attempt: int
     turn: int
     cancel: bool = False  # the part is to be ended on its host rather than worked on
+    plan: bool = False  # the step's parts are to be listed
     facts: Facts = field(default_factory=dict)
     gpus: tuple[GpuLease, ...] = ()
     earlier: tuple[Earlier, ...] = ()
@@ -193,6 +195,7 @@ class _Reader:
             attempt=self._whole("attempt", least=1),
             turn=self._whole("turn", least=1),
             cancel=self._take("cancel", bool),
+            plan=self._take("plan", bool),
             facts=self._object("facts"),
             gpus=tuple(_Reader(each).gpu() for each in self._objects("gpus")),
             earlier=tuple(_Reader(each).earlier() for each in self._objects("earlier")),

@@ -32,7 +32,8 @@ class Section(BaseModel):
 class StepOptions(Section):
     """The options that every step takes. A stage's own options model derives from it.
 
-    The core reads these where a stage's model adds them: `host: str`, `gpus: int`.
+    The core reads these where a stage's model adds them: `host: str`, `gpus: int`, `for_each` (anything but None: the
+    step fans out; the stage then has `plan`).
     """
 
     name: str = SectionField("", description="Names the step; default: the stage's name.")
@@ -73,6 +74,11 @@ class Step:
         return int(getattr(self.options, "gpus", 0) or 0)
 
     @property
+    def fans_out(self) -> bool:
+        """Whether it has parts, which its stage lists when it begins."""
+        return self.stage.plan is not None and getattr(self.options, "for_each", None) is not None
+
+    @property
     def attempts(self) -> int:
         """How many tries a part has before the case is held."""
         return self.options.attempts or self.stage.attempts
@@ -107,7 +113,7 @@ class StageContext(Protocol):
     attempt: int
     turn: int
     workflow: Workflow  # all steps, to look up another one's options
-    earlier: Sequence[Earlier]  # what the finished parts of earlier steps reported
+    earlier: Sequence[Earlier]  # what the finished parts of earlier steps reported, and the plan of this one
     facts: Facts  # what this part remembered in earlier turns and attempts
     gpus: Sequence[GpuLease]
 
@@ -153,7 +159,9 @@ class Stage:
     `lane` is the queue that its commands go to, by default one for each plugin. `cancel` ends what `run` has started
     outside the worker and returns `Done` once that is proven; stages that leave nothing running need none. `job`
     marks stages whose parts count against the host's `limits.jobs`. `check` sees the whole workflow and the step's
-    place in it, and returns one sentence a problem. `stall` is how long a turn may go without a sign (seconds): then its lease is let go.
+    place in it, and returns one sentence a problem. `plan` lists the parts of a step that fans out: `Done` with
+    `parts`, their number from 1 to 500; they are then called "1", "2" and so on. What stands behind each is the stage's
+    own business: it may hold names, which no message may carry. `stall` is how long a turn may go without a sign (seconds): then its lease is let go.
     """
 
     name: str
@@ -163,6 +171,7 @@ class Stage:
     summary: str = ""
     attempts: int = 5
     cancel: StageFunction | None = None
+    plan: StageFunction | None = None
     job: bool = False
     check: Callable[[Sequence[Step], int, Mapping[str, Any]], Sequence[str]] | None = (
         None  # steps, index, hosts' configs

@@ -22,7 +22,7 @@ from mqi_cli.errors import GiveUp, HostError, HostFull, HostRefused, HostUnreach
 from mqi_cli.host_pool import HostPool
 from mqi_cli.hosts.base import Host
 from mqi_cli.layout import RemoteLayout
-from mqi_cli.message import MAX_FACTS_BYTES, Command, Earlier, EventKind, Facts, GpuLease
+from mqi_cli.message import MAX_FACTS_BYTES, MAX_PARTS, Command, Earlier, EventKind, Facts, GpuLease
 from mqi_cli.plugins import Plugins
 from mqi_cli.stage import Done, Step, Wait, Workflow
 
@@ -61,6 +61,7 @@ class Turn:
         self.part = command.part
         self.attempt = command.attempt
         self.turn = command.turn
+        self.plan = command.plan
         self.workflow = workflow
         self.earlier: Sequence[Earlier] = command.earlier
         self.facts: Facts = dict(command.facts)
@@ -151,6 +152,12 @@ def check_facts(facts: Mapping[str, Any]) -> None:
         raise ValueError(f"the facts take {size} bytes, the limit is {MAX_FACTS_BYTES}")
 
 
+def check_count(parts: object) -> None:
+    """Raise `ValueError` for what is not the number of parts that a step may fan out into."""
+    if not isinstance(parts, int) or not 1 <= parts <= MAX_PARTS:
+        raise ValueError(f"a step fans out into 1 to {MAX_PARTS} parts")
+
+
 def make_turn(
     command: Command,
     *,
@@ -189,15 +196,17 @@ def make_turn(
 def run_turn(case: CaseRef, turn: Turn, *, cancel: bool = False) -> tuple[EventKind, Facts, MqiError | None]:
     """Call the stage and say what its end is: the kind of event, its data, and the error behind it, if any."""
     try:
-        function = turn.stage.cancel if cancel else turn.stage.run
+        function = turn.stage.cancel if cancel else turn.stage.plan if turn.plan else turn.stage.run
         if function is None:
-            raise GiveUp(f"stage {turn.stage.name} has nothing to cancel")
+            raise GiveUp(f"stage {turn.stage.name} has nothing to {'cancel' if cancel else 'list'}")
         outcome = function(case, turn)
         if isinstance(outcome, Wait):
             return EventKind.WAIT, {"seconds": float(outcome.seconds), "note": outcome.note}, None
         if not isinstance(outcome, Done):
             raise TypeError(f"stage {turn.stage.name} returned {type(outcome).__name__}, not Done or Wait")
         check_facts(outcome.facts)
+        if turn.plan:
+            check_count(outcome.facts.get("parts"))
         if cancel:
             return EventKind.CANCELLED, {"note": "ended on its host"}, None
         return EventKind.DONE, {"facts": dict(outcome.facts)}, None

@@ -29,18 +29,31 @@ class ByHand:
         self._worker = operator.hand()
         self._numbers: Counter[EventKind] = Counter()
 
-    def perform(self, stage: str, row: CaseRow, *, step: str, overrides: Mapping[str, Any]) -> Facts:
+    def perform(self, stage: str, row: CaseRow, *, step: str, part: str, overrides: Mapping[str, Any]) -> Facts:
         """Claim the step, work on it to its end, report; see `Operator.perform`."""
+        parts = 0
+        while True:
+            command, facts = self._perform(stage, row, step=step, part=part, overrides=overrides)
+            step = command.step  # the case stands at the next one once this is done
+            parts += bool(command.part)
+            if not command.plan and (part or not command.part):
+                return facts
+            if not command.plan and not self._operator.acts.unfinished(row.id, step):
+                return {"parts": parts}
+
+    def _perform(
+        self, stage: str, row: CaseRow, *, step: str, part: str, overrides: Mapping[str, Any]
+    ) -> tuple[Command, Facts]:
         operator = self._operator
+        self._numbers.clear()
         command = operator.acts.claim(
-            row.id, stage, step=step, worker=self._worker, daemon_running=operator.daemon_pid is not None
+            row.id, stage, step=step, part=part, worker=self._worker, daemon_running=operator.daemon_pid is not None
         )
         with Interruption() as stop, progress(command.step) as show:
             kind, data, error = self._work(command, row, stop, show, overrides)
         self._report(command, kind, data)
         if kind is EventKind.DONE:
-            facts: Facts = data["facts"]
-            return facts
+            return command, data["facts"]
         if kind is EventKind.WAIT:
             raise CaseError(
                 f"stopped: {command.step} is not finished ({data['note']})",

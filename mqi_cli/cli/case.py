@@ -117,9 +117,13 @@ def add(
 
 
 @app.command()
-def retry(cases: CaseTexts) -> None:
-    """Go on from the failed step; for a case that waits for its next try: now."""
-    _each(cases, lambda operator, row: operator.acts.retry(row.id))
+def retry(
+    cases: CaseTexts,
+    step: Annotated[str, typer.Option("--step", help="Only if the case stands at this step.")] = "",
+    part: Annotated[str, typer.Option("--part", "-p", help="Only this part of a step that fans out.")] = "",
+) -> None:
+    """Go on from the failed step, of several parts with those that failed; for a case that waits for its next try: now."""
+    _each(cases, lambda operator, row: operator.acts.retry(row.id, step=step, part=part))
 
 
 @app.command()

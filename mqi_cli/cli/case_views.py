@@ -113,7 +113,9 @@ def _why_running(operator: Operator, row: CaseRow, now: float, running: bool) ->
     parts = [part for part in operator.store.parts.of_step(row.id, row.step) if part.ended_at is None]
     if not parts:
         return f"running {row.step}: {row.reason}", ""
-    part = parts[0]
+    part = min(parts, key=lambda each: (each.state is PartState.WAITING, each.id))
+    if part.part:
+        return f"running {row.step}: {row.reason}", "" if running else "mqi daemon start"
     since = age(now - (part.started_at or part.created_at))
     done = _progress(part)
     if part.state is PartState.QUEUED:
@@ -148,6 +150,7 @@ def details(operator: Operator, row: CaseRow) -> dict[str, Any]:
             {
                 "step": part.step,
                 "part": part.part,
+                "plan": part.plan,
                 "attempt": part.attempt,
                 "turn": part.turn,
                 "state": str(part.state),
@@ -194,7 +197,7 @@ def details_text(data: dict[str, Any]) -> str:
         lines.append("")
     for step in data["steps"]:
         took = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
-        name = step["step"] + (f"/{step['part']}" if step["part"] else "")
+        name = step["step"] + (f"/{step['part']}" if step["part"] else " (plan)" if step["plan"] else "")
         left = "" if step["current"] else " (before the rerun)"
         lines.append(
             f"  {name:<14} attempt {step['attempt']}  {step['state']:<9} {took:>9}  {step['reason'] or step['progress']}{left}".rstrip()

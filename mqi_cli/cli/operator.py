@@ -337,12 +337,20 @@ class Operator:
             )
         return found
 
-    def stage_context(self, stage: str, text: str, *, step: str = "") -> tuple[CaseRef, StageContext]:
-        """Return a case and a context for a step of a stage, to look with and not to work with: nothing is claimed."""
+    def part_names(self, stage: str, text: str, *, step: str = "") -> list[str]:
+        """Return the parts of a step of a stage in their order; `[""]` where it does not fan out."""
+        names: list[str] = self.acts.part_names(self.row(text).id, stage, step=step)
+        return names
+
+    def stage_context(self, stage: str, text: str, *, step: str = "", part: str = "") -> tuple[CaseRef, StageContext]:
+        """Return a case and a context for a step of a stage, to look with and not to work with: nothing is claimed.
+
+        Of a step with several parts, one must be named.
+        """
         from mqi_cli.turn import make_turn
 
         row = self.row(text)
-        command = self.acts.look(row.id, stage, step=step)
+        command = self.acts.look(row.id, stage, step=step, part=part)
         turn = make_turn(
             command,
             config=self.config,
@@ -354,15 +362,20 @@ class Operator:
         )
         return row.ref, turn
 
-    def perform(self, stage: str, text: str, *, step: str = "", overrides: Mapping[str, Any] | None = None) -> Facts:
+    def perform(
+        self, stage: str, text: str, *, step: str = "", part: str = "", overrides: Mapping[str, Any] | None = None
+    ) -> Facts:
         """Run a step of a stage in the foreground, under the case's lease, and return what it reports.
+
+        Of a step that fans out, the part that is named, or one after the other all that are not done; then `parts` says
+        how many that were.
 
         Shows progress on stderr. Refuses with a `UsageError` that names the holder while a worker has the step; raises
         what the stage raised when it fails, after the conductor has taken note of it.
         """
         from mqi_cli.cli.by_hand import ByHand
 
-        return ByHand(self).perform(stage, self.row(text), step=step, overrides=overrides or {})
+        return ByHand(self).perform(stage, self.row(text), step=step, part=part, overrides=overrides or {})
 
     def hand(self) -> str:
         """Name this process as the holder of a lease."""

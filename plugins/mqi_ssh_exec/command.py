@@ -10,10 +10,12 @@ import re
 import shlex
 from collections.abc import Mapping
 
-NAMES = ("input_dir", "work_dir", "case_key", "part", "gpu_ids", "gpu_uuids")
+NAMES = ("input_dir", "work_dir", "case_key", "part", "part_index", "gpu_ids", "gpu_uuids")
 STEP = "step."
+PART = "part."
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _STEP_NAME = re.compile(r"step\.[a-z0-9][a-z0-9_-]*\Z")
+_GROUP_NAME = re.compile(r"part\.[A-Za-z0-9_]+\Z")
 
 
 def check_command(template: str) -> list[str]:
@@ -30,8 +32,8 @@ def check_command(template: str) -> list[str]:
                 )
         elif name == "case_name":
             problems.append("{case_name} may hold a patient's id and goes into no command; take {case_key}")
-        elif name not in NAMES and not _STEP_NAME.match(name):
-            known = ", ".join(f"{{{each}}}" for each in (*NAMES, STEP + "NAME"))
+        elif name not in NAMES and not _STEP_NAME.match(name) and not _GROUP_NAME.match(name):
+            known = ", ".join(f"{{{each}}}" for each in (*NAMES, PART + "GROUP", STEP + "NAME"))
             problems.append(f"{{{name}}} is not one of {known}; a literal brace is written twice: {{{{{name}}}}}")
     return problems
 
@@ -51,6 +53,17 @@ def steps_named(template: str) -> list[str]:
     return list(dict.fromkeys(used))
 
 
+def groups_named(template: str) -> list[str]:
+    """Return the groups of a part's text that a command takes, each once, in order."""
+    used = (name.removeprefix(PART) for name in _used(template) if _GROUP_NAME.match(name))
+    return list(dict.fromkeys(used))
+
+
+def uses_part(template: str) -> bool:
+    """Whether a command asks for what its part stands for."""
+    return uses(template, "part") or bool(groups_named(template))
+
+
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Return the command with each placeholder's value, quoted for the shell. Raises `KeyError` for one without a value."""
 
@@ -60,11 +73,19 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return _TOKEN.sub(replace, template)
 
 
-def script(command: str, environment: Mapping[str, str]) -> bytes:
+def script(command: str, environment: Mapping[str, str], links: Mapping[str, Mapping[str, str]] | None = None) -> bytes:
     """Return the text that /bin/sh runs on the host.
 
     A command of several lines ends at the first that fails: the exit code of the last alone would call a run well
-    whose first program failed.
+    whose first program failed. `links` are made before it: directory to name to what the name points at.
     """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
-    return f"set -e\n{exports}{command}\n".encode("utf-8", "surrogateescape")
+    made = "".join(_gather(directory, targets) for directory, targets in (links or {}).items())
+    return f"set -e\n{made}{exports}{command}\n".encode("utf-8", "surrogateescape")
+
+
+def _gather(directory: str, targets: Mapping[str, str]) -> str:
+    quoted = shlex.quote(directory)
+    lines = [f"mkdir -p {quoted}"]
+    lines += [f"ln -s {shlex.quote(target)} {quoted}/{shlex.quote(name)}" for name, target in targets.items()]
+    return "".join(f"{line}\n" for line in lines)

@@ -18,18 +18,27 @@ _Case = Annotated[
     str, typer.Argument(metavar="CASE", help="A case: its name, its key, a unique prefix of either, or its directory.")
 ]
 _Step = Annotated[str, typer.Argument(metavar="STEP", help="Which run step; needed where the case has had several.")]
+_Part = Annotated[str, typer.Option("--part", "-p", help="Which part of a step that fans out, by its number.")]
 _Attempt = Annotated[int | None, typer.Option("--attempt", min=1, help="An earlier attempt. Default: the newest.")]
 
 
 @exec_app.command("run")
 def exec_run(
-    case: _Case, step: Annotated[str, typer.Option("--step", help="Which run step, where there are several.")] = ""
+    case: _Case,
+    step: Annotated[str, typer.Option("--step", help="Which run step, where there are several.")] = "",
+    part: _Part = "",
 ) -> None:
-    """Run a step in the foreground. Interrupted, the run goes on; the same command takes it up again."""
+    """Run a step in the foreground. Interrupted, the run goes on; the same command takes it up again.
+
+    Of a step that fans out, the parts that are not done run one after the other.
+    """
     from mqi_cli import Operator, say
     from mqi_ssh_exec.verdict import span
 
-    facts = Operator.open().perform("run", case, step=step)
+    facts = Operator.open().perform("run", case, step=step, part=part)
+    if "parts" in facts:
+        say(f"{facts['parts']} parts, each with exit code 0")
+        return
     outputs = f", {facts['outputs']} output files" if "outputs" in facts else ""
     say(f"exit code 0 after {span(facts['seconds'])}{outputs}")
 
@@ -38,21 +47,23 @@ def exec_run(
 def exec_status(
     case: _Case,
     step: _Step = "",
+    part: _Part = "",
     attempt: _Attempt = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     format: Annotated[str, typer.Option("--format", help="table, plain, github, tsv, html, …")] = "table",
 ) -> None:
-    """Show how a run stands on its host: state, process, machine, time, memory, exit code."""
+    """Show how a run stands on its host: state, process, machine, time, memory, exit code; each part of a step by itself."""
     from mqi_cli import Operator
     from mqi_ssh_exec.watching import show_status
 
-    show_status(Operator.open(), case, step=step, attempt=attempt, json=json, format=format)
+    show_status(Operator.open(), case, step=step, part=part, attempt=attempt, json=json, format=format)
 
 
 @exec_app.command("logs")
 def exec_logs(
     case: _Case,
     step: _Step = "",
+    part: _Part = "",
     attempt: _Attempt = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines; 0 for all.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run is over.")] = False,
@@ -61,19 +72,20 @@ def exec_logs(
     from mqi_cli import Operator
     from mqi_ssh_exec.watching import print_log
 
-    print_log(Operator.open(), case, step=step, attempt=attempt, lines=lines, follow=follow)
+    print_log(Operator.open(), case, step=step, part=part, attempt=attempt, lines=lines, follow=follow)
 
 
 @exec_app.command("kill")
 def exec_kill(
     case: _Case,
     step: _Step = "",
+    part: _Part = "",
     gone: Annotated[
         bool, typer.Option("--gone", help="The machine it was started on is no more: take my word that it ended.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """End a run with all that it started. Its case is then held; `mqi case cancel` ends the case as well."""
+    """End a run with all that it started; without --part, the runs of all parts. Its case is then held; `mqi case cancel` ends the case as well."""
     from mqi_cli import Clock, Operator, UsageError
     from mqi_ssh_exec.watching import kill
 
@@ -84,4 +96,6 @@ def exec_kill(
             raise UsageError(f"{question} There is no terminal to ask on", hint="give --yes")
         return typer.confirm(question)
 
-    kill(Operator.open(), case, step=step, gone=gone, confirmed=confirmed, elapsed=Clock().elapsed)
+    operator = Operator.open()
+    for name in [part] if part else operator.part_names("run", case, step=step):
+        kill(operator, case, step=step, part=name, gone=gone, confirmed=confirmed, elapsed=Clock().elapsed)

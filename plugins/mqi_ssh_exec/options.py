@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mqi_cli import Duration, Section, Size, Step, StepOptions
-from mqi_ssh_exec.command import check_command, steps_named, uses
+from mqi_ssh_exec.command import check_command, groups_named, steps_named, uses
+from mqi_ssh_exec.for_each import ForEachOption, check_for_each
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BASE_DIR = re.compile(r"[A-Za-z0-9._/~@%+=:,-]+\Z")
@@ -68,7 +69,13 @@ class RunOptions(StepOptions):
     command: str = Field(
         min_length=1,
         description="Shell text for /bin/sh; ends at the first line that fails. Placeholders: {input_dir}, {work_dir}, "
-        "{step.NAME}, {case_key}, {part}, {gpu_ids}, {gpu_uuids}; a literal brace is written twice.",
+        "{step.NAME}, {case_key}, {gpu_ids}, {gpu_uuids}; with for_each {part}, {part_index}, {part.GROUP}. A literal brace "
+        "is written twice.",
+    )
+    for_each: ForEachOption = Field(
+        None,
+        description="Fans the step out into parts that run side by side: {files: PATTERN}, {output_of: STEP, lines: FILE} "
+        "or a list of texts.",
     )
     gpus: int = Field(
         0,
@@ -98,6 +105,8 @@ def check_run(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -> li
     problems = [f"`command`: {problem}" for problem in check_command(options.command)]
     for name in steps_named(options.command):
         problems += _check_reference(name, steps[:index], options.host)
+    problems += check_for_each(options.for_each, options.host, steps[:index])
+    problems += _check_part(options)
     if options.gpus == 0 and uses(options.command, "gpu_ids", "gpu_uuids"):
         problems.append("`command`: it asks which GPUs it has, but `gpus` is 0")
     host = hosts.get(options.host)
@@ -109,6 +118,25 @@ def check_run(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -> li
     both = set(options.log_must_contain) & set(options.log_must_not_contain)
     if both:
         problems.append("`log_must_contain` and `log_must_not_contain` name the same text")
+    return problems
+
+
+def _check_part(options: RunOptions) -> list[str]:
+    """Return what is wrong with the placeholders that tell parts apart."""
+    named = groups_named(options.command)
+    if options.for_each is None:
+        if named or uses(options.command, "part", "part_index"):
+            return ["`command`: it asks for its part, but the step has no `for_each`"]
+        return []
+    groups = options.for_each.groups
+    known = f"it has: {', '.join(groups)}" if groups else "`for_each` has no `pattern` with groups"
+    problems = [
+        f"`command`: {{part.{name}}} is no group of the pattern; {known}" for name in named if name not in groups
+    ]
+    if not named and not uses(options.command, "part", "part_index"):
+        problems.append(
+            "`command`: all parts would do the same; tell them apart by {part}, {part_index} or {part.GROUP}"
+        )
     return problems
 
 

@@ -28,6 +28,7 @@ def mqi_stages() -> Sequence[Stage]:
     """Give the stage `run`."""
     from mqi_cli import Stage
     from mqi_ssh_exec.options import RunOptions, check_run
+    from mqi_ssh_exec.plan import plan
     from mqi_ssh_exec.run import cancel, run
 
     return (
@@ -39,6 +40,7 @@ def mqi_stages() -> Sequence[Stage]:
             summary="Runs a command on a host, exactly once, whatever happens to connections and workers.",
             attempts=3,
             cancel=cancel,
+            plan=plan,
             job=True,
             local=False,  # a worker on another machine runs commands with nothing but the config and the broker
             check=check_run,

@@ -7,15 +7,16 @@ it stands. An attempt ends here only once nothing of its run lives any more: wha
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
 
-from mqi_cli import CaseRef, Done, GiveUp, HostFault, RetryLater, StageContext, Wait
-from mqi_ssh_exec.command import STEP, fill, script, steps_named, uses
+from mqi_cli import CaseRef, Done, HostFault, RetryLater, StageContext, Wait
+from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
 from mqi_ssh_exec.job import HelperFault, Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.options import RunOptions, SshExecSection
+from mqi_ssh_exec.plan import changed, part_of
 from mqi_ssh_exec.scheduler import Order, Place
 from mqi_ssh_exec.verdict import examine, judge, span
+from mqi_ssh_exec.work import work_for
 
 AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done in one turn
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
@@ -27,6 +28,11 @@ _NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so ha
 def job_of(ctx: StageContext, *, attempt: int | None = None) -> Job:
     """Return the run of this attempt, or another, of the context's part."""
     return Job(ctx.host, Place(ctx.layout.part(ctx.step, ctx.part), attempt or ctx.attempt))
+
+
+def named(ctx: StageContext) -> str:
+    """Return the step, with its part where it has some, as the commands of `mqi exec` take it."""
+    return f"{ctx.step} --part {ctx.part}" if ctx.part else ctx.step
 
 
 def grace_of(ctx: StageContext) -> int:
@@ -66,7 +72,7 @@ def _go_on(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     if status.state is JobState.LOST:
         raise RetryLater(
             "its run vanished without a trace of its end: the host was restarted, or somebody ended all of it",
-            hint=f"mqi exec logs {ctx.layout.key} {ctx.step}",
+            hint=f"mqi exec logs {ctx.layout.key} {named(ctx)}",
         )
     if status.state is JobState.UNKNOWN:
         return Wait(FAULT_PAUSE, _elsewhere("the run", ctx, status))
@@ -103,7 +109,7 @@ def _elsewhere(what: str, ctx: StageContext, status: JobStatus) -> str:
     node = status.node or "another machine"
     return (
         f"{what} was started on {node}, which {ctx.host.name} is not now: how it is can only be seen from there "
-        f"(if that machine is no more: mqi exec kill {ctx.layout.key} {ctx.step} --gone)"
+        f"(if that machine is no more: mqi exec kill {ctx.layout.key} {named(ctx)} --gone)"
     )
 
 
@@ -113,12 +119,12 @@ def _processes(count: int) -> str:
 
 def _finish(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     options: RunOptions = ctx.options
-    judge(status, options, key=ctx.layout.key, step=ctx.step)
+    judge(status, options, key=ctx.layout.key, step=named(ctx))
     found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []
     outputs = job.outputs(options.outputs) if options.outputs else None
     if outputs is not None and not outputs.stable:
         return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
-    return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=ctx.step))
+    return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=named(ctx)))
 
 
 def _asks_for_log(options: RunOptions) -> bool:
@@ -150,11 +156,18 @@ def make_order(ctx: StageContext) -> Order:
         "input_dir": str(layout.input),
         "work_dir": str(layout.work(ctx.step, ctx.part, ctx.attempt)),
         "case_key": layout.key,
-        "part": ctx.part,
+        "part_index": ctx.part,
         "gpu_ids": ",".join(str(gpu.index) for gpu in ctx.gpus),
         "gpu_uuids": uuids,
     }
-    values |= {STEP + name: str(_work_of(ctx, name)) for name in steps_named(options.command)}
+    if bool(ctx.part) != (options.for_each is not None):
+        raise changed(ctx)
+    if ctx.part and uses_part(options.command):
+        part = part_of(ctx)
+        values |= {"part": part.text, **{PART + name: value for name, value in part.groups.items()}}
+    works = {name: work_for(ctx, name) for name in steps_named(options.command)}
+    values |= {STEP + name: str(work.path) for name, work in works.items()}
+    links = {str(work.path): {name: str(path) for name, path in work.links.items()} for work in works.values()}
     if len(ctx.gpus) < options.gpus:
         raise RetryLater(f"it needs {options.gpus} GPUs and was given {len(ctx.gpus)}", hint="mqi gpu list")
     environment = dict(options.environment)
@@ -163,21 +176,9 @@ def make_order(ctx: StageContext) -> Order:
         if not uses(options.command, "gpu_ids"):  # a program that picks by number must see them all
             environment["CUDA_VISIBLE_DEVICES"] = uuids
     return Order(
-        script=script(fill(options.command, values), environment),
+        script=script(fill(options.command, values), environment, {path: each for path, each in links.items() if each}),
         input_dir=layout.input if uses(options.command, "input_dir") else None,
         time_limit=math.ceil(options.time_limit or 0),
         kill_after=grace_of(ctx),
         log_limit=section.log_limit if options.log_limit is None else options.log_limit,
     )
-
-
-def _work_of(ctx: StageContext, name: str) -> PurePosixPath:
-    """Return the work directory of an earlier step's finished attempt: of the same part, or of a step without parts."""
-    done = [each for each in ctx.earlier if each.step == name and each.part in (ctx.part, "")]
-    if not done:
-        raise GiveUp(
-            f"step {name} has not finished for this case, and the command needs its work directory",
-            hint=f"mqi case rerun {ctx.layout.key}",
-        )
-    best = max(done, key=lambda each: (each.part == ctx.part, each.attempt))
-    return ctx.layout.work(best.step, best.part, best.attempt)

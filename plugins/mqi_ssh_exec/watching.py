@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mqi_cli import CaseError, Column, Operator, StageContext, UsageError, say, show
+from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageError, say, show
 from mqi_ssh_exec.job import Job, LogPiece
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.log_lines import LineReader
+from mqi_ssh_exec.plan import part_of
 from mqi_ssh_exec.run import grace_of, job_of
 from mqi_ssh_exec.verdict import span
 
@@ -31,25 +32,33 @@ _COLUMNS = (
 )
 
 
-def look_at(operator: Operator, case: str, *, step: str, attempt: int | None) -> tuple[StageContext, Job]:
-    """Return the context and the run of a case's step; the newest attempt's, unless another is named."""
-    _, ctx = operator.stage_context("run", case, step=step)
+def look_at(operator: Operator, case: str, *, step: str, part: str, attempt: int | None) -> tuple[StageContext, Job]:
+    """Return the context and the run of a case's step or part; the newest attempt's, unless another is named."""
+    _, ctx = operator.stage_context("run", case, step=step, part=part)
     if attempt is not None and not 1 <= attempt <= ctx.attempt:
         raise UsageError(f"step {ctx.step} has had {ctx.attempt} attempts, and no attempt {attempt}")
     return ctx, job_of(ctx, attempt=attempt)
 
 
-def show_status(operator: Operator, case: str, *, step: str, attempt: int | None, json: bool, format: str) -> None:
-    """Print how a run stands on its host."""
-    ctx, job = look_at(operator, case, step=step, attempt=attempt)
-    status = job.status()
-    show([status_row(ctx, job, status)], _COLUMNS, json=json, format=format)
+def show_status(
+    operator: Operator, case: str, *, step: str, part: str, attempt: int | None, json: bool, format: str
+) -> None:
+    """Print how a run stands on its host; of a step that fans out, each part's."""
+    rows = []
+    for name in [part] if part else operator.part_names("run", case, step=step):
+        ctx, job = look_at(operator, case, step=step, part=name, attempt=attempt)
+        rows.append(status_row(ctx, job, job.status()))
+    parts = (Column("part", "part", "right"), Column("stands_for", "stands for"))
+    columns = (*_COLUMNS[:1], *(parts if any(row["part"] for row in rows) else ()), *_COLUMNS[1:])
+    show(rows, columns, json=json, format=format)
 
 
 def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]:
     """Return a run's state as the command prints it. Times are the host's."""
     return {
         "step": ctx.step,
+        "part": ctx.part,
+        "stands_for": _stands_for(ctx),
         "attempt": job.place.attempt,
         "host": ctx.host.name,
         "state": _say_state(status),
@@ -69,6 +78,18 @@ def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]
     }
 
 
+def _stands_for(ctx: StageContext) -> str:
+    """Return the text that a part stands for: shown on the operator's terminal only."""
+    try:
+        return part_of(ctx).text if ctx.part else ""
+    except GiveUp:  # the list went with the case's directory
+        return ""
+
+
+def _said(ctx: StageContext) -> str:
+    return f"{ctx.step}, part {ctx.part}," if ctx.part else ctx.step
+
+
 def _say_state(status: JobStatus) -> str:
     if status.asked and status.state is JobState.RUNNING:
         return f"ending ({status.asked})"
@@ -82,13 +103,14 @@ def print_log(
     case: str,
     *,
     step: str,
+    part: str,
     attempt: int | None,
     lines: int,
     follow: bool,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Print the last lines of a run's log, and with `follow` what is added until the run is over."""
-    ctx, job = look_at(operator, case, step=step, attempt=attempt)
+    ctx, job = look_at(operator, case, step=step, part=part, attempt=attempt)
     status = job.status()
     if status.state in _NOTHING:
         raise CaseError(
@@ -143,6 +165,7 @@ def kill(
     case: str,
     *,
     step: str,
+    part: str,
     gone: bool,
     confirmed: Callable[[str], bool],
     elapsed: Callable[[], float],
@@ -151,7 +174,7 @@ def kill(
 
     `gone` takes the operator's word for it that a run on a machine out of sight can't live any more.
     """
-    ctx, newest = look_at(operator, case, step=step, attempt=None)
+    ctx, newest = look_at(operator, case, step=step, part=part, attempt=None)
     living = []
     for attempt in range(newest.place.attempt, 0, -1):
         job = newest.of_attempt(attempt)
@@ -159,14 +182,14 @@ def kill(
         if status.state not in OVER and status.state not in _NOTHING:
             living.append((job, status))
     if not living:
-        say(f"nothing of step {ctx.step} runs on {ctx.host.name}")
+        say(f"nothing of step {_said(ctx)} runs on {ctx.host.name}")
         return
     for job, status in living:
         if status.state is JobState.UNKNOWN and gone:
             _declare_gone(ctx, job, status, confirmed)
             continue
         took = f", running for {span(status.seconds)}" if status.started else ""
-        if confirmed(f"End the run of step {ctx.step} on {ctx.host.name} (attempt {job.place.attempt}{took})?"):
+        if confirmed(f"End the run of step {_said(ctx)} on {ctx.host.name} (attempt {job.place.attempt}{took})?"):
             _end(ctx, job, elapsed)
 
 

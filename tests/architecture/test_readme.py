@@ -47,7 +47,7 @@ EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", README, flags=re.DOTALL | re.MULT
 
 
 def test_the_config_example_has_no_problems(tmp_path: Path) -> None:
-    whole, broker = EXAMPLES
+    whole, _, broker = EXAMPLES
     secret = tmp_path / "broker.secret"
     secret.write_text("a password")
     secret.chmod(0o600)
@@ -67,6 +67,19 @@ def test_the_config_example_stands_without_the_broker_too(tmp_path: Path) -> Non
     path.write_text(EXAMPLES[0])
     assert "broker" not in yaml.safe_load(EXAMPLES[0])
     assert load_config(path, load_plugins()).broker is None
+
+
+def test_the_example_of_a_step_for_each_beam_fits_into_the_first(tmp_path: Path) -> None:
+    config = yaml.safe_load(EXAMPLES[0])
+    (step,) = yaml.safe_load(EXAMPLES[1])
+    steps = config["workflows"]["default_qa"]
+    config["workflows"]["default_qa"] = [step if "simulate" in str(each) else each for each in steps]
+    path = tmp_path / "mqi.yaml"
+    path.write_text(yaml.safe_dump(config))
+
+    simulate = load_config(path, load_plugins()).workflows["default_qa"].step("simulate")
+
+    assert simulate is not None and simulate.fans_out
 
 
 def test_the_readme_names_commands() -> None:

@@ -30,6 +30,7 @@ class HostOptions(StepOptions):
 
     host: str = "hpc"
     gpus: int = 0
+    for_each: tuple[str, ...] | None = None
 
 
 def never(case: Any, ctx: Any) -> Done:
@@ -38,20 +39,22 @@ def never(case: Any, ctx: Any) -> Done:
 
 
 UPLOAD = Stage("upload", never, "sftp", HostOptions, attempts=3)
-RUN = Stage("run", never, "ssh-exec", HostOptions, attempts=3, cancel=never, job=True)
+RUN = Stage("run", never, "ssh-exec", HostOptions, attempts=3, cancel=never, plan=never, job=True)
 ARCHIVE = Stage("archive", never, "archiver", attempts=3)
 
 
 class Bench:
     """Everything that a test of the conductor turns."""
 
-    def __init__(self, directory: Path, clock: FakeClock, *, gpus: int = 0, jobs: int = 8) -> None:
+    def __init__(
+        self, directory: Path, clock: FakeClock, *, gpus: int = 0, jobs: int = 8, fans_out: bool = False
+    ) -> None:
         self.clock = clock
         self.workflow = Workflow(
             "qa",
             (
                 Step("upload", UPLOAD, HostOptions()),
-                Step("run", RUN, HostOptions(gpus=gpus)),
+                Step("run", RUN, HostOptions(gpus=gpus, for_each=("listed by the plan",) if fans_out else None)),
                 Step("archive", ARCHIVE, StepOptions()),
             ),
         )
@@ -97,9 +100,9 @@ class Bench:
         assert row is not None
         return row
 
-    def part(self, case: CaseRow, step: str = "") -> PartRow:
-        """Return the newest attempt of a step, by default the current one."""
-        row = self.store.parts.latest(case.id, step or self.fresh(case).step, "")
+    def part(self, case: CaseRow, step: str = "", part: str = "") -> PartRow:
+        """Return the newest attempt of a part of a step, by default the current one."""
+        row = self.store.parts.latest(case.id, step or self.fresh(case).step, part)
         assert row is not None
         return row
 

@@ -153,15 +153,13 @@ def _sftp_server() -> str:
 
 
 def test_placeholders_are_filled(bench: Bench) -> None:
-    ctx = bench.context(
-        "printf '%s\\n' {input_dir} {work_dir} {step.interpret} {case_key} {part} '{{}}' >out", attempt=2, part="beam1"
-    )
-    ctx.earlier = [Earlier("interpret", "", 1), Earlier("interpret", "", 3), Earlier("interpret", "beam2", 9)]
+    ctx = bench.context("printf '%s\\n' {input_dir} {work_dir} {step.interpret} {case_key} '{{}}' >out", attempt=2)
+    ctx.earlier = [Earlier("interpret", "", 3)]
     Path(ctx.layout.input).mkdir(parents=True)
     bench.drive(ctx)
     root = bench.far / "cabcdefghij"
     assert (bench.work(ctx) / "out").read_text().split() == [
-        f"{root}/input", f"{root}/work/simulate/beam1/2", f"{root}/work/interpret/_/3", "cabcdefghij", "beam1", "{}",
+        f"{root}/input", f"{root}/work/simulate/_/2", f"{root}/work/interpret/_/3", "cabcdefghij", "{}",
     ]  # fmt: skip
 
 

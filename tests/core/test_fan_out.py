@@ -1,0 +1,292 @@
+"""A step that fans out: its plan, its parts side by side, and what becomes of the case when some of them fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqi_cli.case import CaseState, PartState
+from mqi_cli.errors import UsageError
+from mqi_cli.message import MAX_BYTES, MAX_PARTS, Command, EventKind, encode
+from mqi_cli.stage import StepOptions
+
+
+@pytest.fixture
+def bench(make_bench: Any) -> Any:
+    """A conductor whose step `run` fans out."""
+    return make_bench(fans_out=True)
+
+
+def to_plan(bench: Any) -> tuple[Any, Command]:
+    """Bring a case to the step that fans out."""
+    case = bench.case()
+    bench.do(bench.command())
+    return case, bench.command()
+
+
+def to_parts(bench: Any, count: int) -> tuple[Any, list[Command]]:
+    """Bring a case to the parts of its step."""
+    case, plan = to_plan(bench)
+    bench.do(plan, parts=count, plan="0" * 32)
+    return case, bench.commands()
+
+
+def give_up(bench: Any, command: Command, reason: str = "exit code 3") -> None:
+    """Let a worker find that a part has failed for good."""
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.GAVE_UP, reason=reason, hint="")
+
+
+def states(bench: Any, case: Any) -> dict[str, PartState]:
+    """Return how each part stands."""
+    return {part.part: part.state for part in bench.store.parts.of_step(case.id, "run") if not part.plan}
+
+
+def test_a_step_that_fans_out_lists_its_parts_first(bench: Any) -> None:
+    case, plan = to_plan(bench)
+
+    assert (plan.step, plan.part, plan.plan) == ("run", "", True)
+    row = bench.part(case)
+    assert (row.job, row.gpus) == (False, 0), "listing takes no place among the host's runs"
+
+
+def test_each_part_gets_a_command_of_its_own_that_names_it_by_number(bench: Any) -> None:
+    _, parts = to_parts(bench, 3)
+
+    assert [each.part for each in parts] == ["1", "2", "3"]
+    assert not any(each.plan for each in parts)
+    assert len({each.id for each in parts}) == 3
+    for each in parts:  # the worker finds the list that the plan has made
+        assert [(e.step, e.part, e.facts.get("plan")) for e in each.earlier if e.step == "run"] == [
+            ("run", "", "0" * 32)
+        ]
+
+
+def test_the_step_is_done_when_all_parts_are(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    for number, command in enumerate(parts, 1):
+        assert bench.fresh(case).step == "run"
+        bench.do(command)
+        assert bench.fresh(case).step == ("run" if number < 3 else "archive")
+
+    after = bench.command()
+    assert sorted(each.part for each in after.earlier if each.step == "run") == ["", "1", "2", "3"]
+
+
+def test_a_plan_whose_end_is_told_twice_makes_its_parts_once(bench: Any) -> None:
+    case, plan = to_plan(bench)
+    bench.do(plan, parts=2)
+
+    assert not bench.answer(plan, EventKind.DONE, facts={"parts": 2})
+    assert not bench.answer(plan, EventKind.DONE, number=2, facts={"parts": 5})
+
+    assert list(states(bench, case)) == ["1", "2"]
+
+
+def test_parts_run_side_by_side_within_the_limit_of_jobs(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True, jobs=2)
+    case, first = to_parts(bench, 4)
+
+    assert [each.part for each in first] == ["1", "2"]
+    bench.do(first[0])
+    assert [each.part for each in bench.commands()] == ["3"]
+    assert "1 of 4 parts done, 2 at work, 1 waiting" in bench.fresh(case).reason
+
+
+def test_four_parts_on_two_gpus_run_two_at_a_time(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True, gpus=1)
+    bench.gpus(2)
+    case, running = to_parts(bench, 4)
+    seen = []
+    while running:
+        assert len(running) <= 2
+        assert len({gpu.uuid for each in running for gpu in each.gpus}) == len(running)
+        seen.append(running[0].part)
+        bench.do(running.pop(0))
+        running += [each for each in bench.commands() if each.step == "run"]
+
+    assert seen == ["1", "2", "3", "4"]
+    assert bench.fresh(case).step == "archive"
+    assert [gpu.lease for gpu in bench.store.gpus.all()] == [None, None]
+
+
+def test_the_others_go_on_when_one_part_fails_and_the_case_is_held_after_the_last(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    give_up(bench, parts[1])
+
+    assert bench.fresh(case).state is CaseState.RUNNING
+    assert "part 2 failed: exit code 3" in bench.fresh(case).reason
+    bench.do(parts[0])
+    assert not [each for each in bench.store.events.of_case(case.id) if each.kind == "held"]
+
+    bench.do(parts[2])
+
+    row = bench.fresh(case)
+    assert row.state is CaseState.HELD
+    assert row.reason == "2 of 3 parts done, part 2 failed: exit code 3"
+    assert len([each for each in bench.store.events.of_case(case.id) if each.kind == "held"]) == 1, "one notice"
+
+
+def test_retry_does_only_the_failed_parts_again(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    give_up(bench, parts[0])
+    give_up(bench, parts[2])
+    bench.do(parts[1])
+
+    bench.acts.retry(case.id)
+
+    again = bench.commands()
+    assert [(each.part, each.attempt) for each in again] == [("1", 2), ("3", 2)]
+    for each in again:
+        bench.do(each)
+    assert bench.fresh(case).step == "archive"
+
+
+def test_one_part_is_retried_while_the_others_go_on(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    give_up(bench, parts[1])
+
+    with pytest.raises(UsageError, match="part 1 of step run is queued"):
+        bench.acts.retry(case.id, part="1")
+    with pytest.raises(UsageError, match="no part 7: they are called 1 to 3"):
+        bench.acts.retry(case.id, part="7")
+    with pytest.raises(UsageError, match="stands at step run"):
+        bench.acts.retry(case.id, step="upload")
+    bench.acts.retry(case.id, step="run", part="2")
+
+    assert [(each.part, each.attempt) for each in bench.commands()] == [("2", 2)]
+
+
+def test_one_of_several_failed_parts_can_be_retried_alone(bench: Any) -> None:
+    case, parts = to_parts(bench, 2)
+    for each in parts:
+        give_up(bench, each)
+
+    bench.acts.retry(case.id, part="02")
+
+    assert [each.part for each in bench.commands()] == ["2"]
+    assert bench.fresh(case).state is CaseState.RUNNING
+    assert states(bench, case) == {"1": PartState.FAILED, "2": PartState.QUEUED}
+
+
+def test_a_part_that_fails_for_now_is_tried_again_by_itself(bench: Any) -> None:
+    case, parts = to_parts(bench, 2)
+    bench.retry(parts[0])
+    bench.do(parts[1])
+
+    assert bench.fresh(case).state is CaseState.WAITING
+    assert "1 waiting (try 2 of 3 follows: it broke)" in bench.fresh(case).reason
+    bench.clock.turn(200)
+    bench.clockwork.tick()
+
+    assert [(each.part, each.attempt) for each in bench.commands()] == [("1", 2)]
+
+
+def test_cancel_ends_each_part_that_may_live_and_waits_for_all(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    bench.do(parts[0])
+    bench.answer(parts[1], EventKind.ACCEPTED)
+    bench.answer(parts[1], EventKind.WAIT, seconds=60, note="running")
+
+    bench.acts.cancel(case.id)
+
+    ends = bench.commands()
+    assert sorted((each.part, each.cancel) for each in ends) == [("2", True), ("3", True)]
+    bench.answer(ends[0], EventKind.CANCELLED)
+    assert bench.fresh(case).state is not CaseState.CANCELLED
+    bench.answer(ends[1], EventKind.CANCELLED)
+    assert bench.fresh(case).state is CaseState.CANCELLED
+
+
+def test_a_case_that_is_cancelled_over_its_plan_asks_nothing_of_the_host(bench: Any) -> None:
+    case, plan = to_plan(bench)
+    bench.answer(plan, EventKind.ACCEPTED)
+
+    bench.acts.cancel(case.id)
+
+    assert bench.fresh(case).state is CaseState.CANCELLED
+    assert not bench.answer(plan, EventKind.DONE, facts={"parts": 2})
+    assert states(bench, case) == {}
+
+
+def test_a_plan_that_gives_up_holds_the_case_and_retry_lists_again(bench: Any) -> None:
+    case, plan = to_plan(bench)
+    give_up(bench, plan, "`for_each` gives no part")
+
+    assert bench.fresh(case).state is CaseState.HELD
+    bench.acts.retry(case.id)
+
+    again = bench.command()
+    assert (again.plan, again.attempt) == (True, 2)
+
+
+def test_a_rerun_lists_anew_and_forgets_the_parts_that_are_no_more(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    for each in parts:
+        give_up(bench, each)
+    bench.acts.rerun(case.id)
+    bench.do(bench.command())
+    plan = bench.command()
+    assert plan.plan
+
+    bench.do(plan, parts=2)
+
+    again = bench.commands()
+    assert [(each.part, each.attempt) for each in again] == [("1", 2), ("2", 2)]
+    for each in again:
+        bench.do(each)
+    assert bench.fresh(case).step == "archive"
+
+
+def test_as_many_parts_as_are_allowed_fit_into_a_message_however_much_they_report(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True)
+    case, parts = to_parts(bench, MAX_PARTS)
+    with bench.store.transaction():  # all but one at once: what 499 events would have done
+        for part in bench.store.parts.of_step(case.id, "run"):
+            if part.part not in ("", "1"):
+                bench.store.parts.update(part.id, state=PartState.DONE, facts={"note": "x" * 300})
+    bench.do(parts[0], note="x" * 300)
+
+    after = bench.command()
+
+    assert after.step == "archive"
+    assert len([each for each in after.earlier if each.step == "run"]) == MAX_PARTS + 1
+    assert len(encode(after)) < MAX_BYTES
+
+
+def test_a_config_that_no_longer_fans_out_does_not_turn_a_run_into_a_plan(bench: Any) -> None:
+    """What a turn is for was decided when its part began; only a new beginning follows the config."""
+    case, _ = to_plan(bench)
+    step = bench.workflow.step("run")
+    object.__setattr__(step, "options", StepOptions())
+    bench.clock.turn(100)
+    bench.idle_lanes.add("ssh-exec")
+    bench.clockwork.tick()
+
+    assert bench.command().plan
+    assert bench.part(case).plan
+
+
+def test_by_hand_the_plan_comes_first_and_then_each_part_in_turn(bench: Any) -> None:
+    case = bench.case()
+    bench.do(bench.command())
+    order = []
+    for _ in range(4):
+        command = bench.acts.claim(case.id, "run", step="run", worker="hand", daemon_running=False)
+        order.append((command.plan, command.part))
+        bench.answer(command, EventKind.DONE, worker="hand", facts={"parts": 3} if command.plan else {})
+
+    assert order == [(True, ""), (False, "1"), (False, "2"), (False, "3")]
+    assert not bench.acts.unfinished(case.id, "run")
+
+
+def test_looking_at_a_step_with_parts_needs_the_name_of_one(bench: Any) -> None:
+    case, _ = to_parts(bench, 2)
+
+    assert bench.acts.part_names(case.id, "run") == ["1", "2"]
+    with pytest.raises(UsageError, match="has the parts 1 to 2"):
+        bench.acts.look(case.id, "run")
+    assert bench.acts.look(case.id, "run", part="2").part == "2"
+    with pytest.raises(UsageError, match="no part 3"):
+        bench.acts.look(case.id, "run", part="3")
