@@ -92,10 +92,9 @@ class Conductor:
 
     def _fan_out(self, case: CaseRow, plan: PartRow, facts: Facts) -> None:
         """Begin each part that the plan has counted; they are called by their numbers."""
-        workflow = self.config.workflows.get(case.workflow)
-        step = workflow.step(plan.step) if workflow else None
+        step = self.step_of(case, plan.step)
         if step is None:
-            self.hold(case, f"the config has no step {plan.step} any more", hint="mqi case rerun")
+            self.hold(case, f"the config has no step {plan.step} in workflow {case.workflow} any more", hint=LOST_STEP)
             return
         for number in range(1, int(facts["parts"]) + 1):
             self._attempt(case, step, part=str(number))
