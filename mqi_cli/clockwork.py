@@ -65,6 +65,7 @@ class Clockwork:
             log.warning("the wall clock jumped by %.0f s; leases and due times move with it", jump)
             with self._store.transaction():
                 self._store.parts.shift_times(jump)
+                self._store.hosts.shift_times(jump)
 
     def _in_transaction(self, seen: PartRow, act: Callable[[PartRow], None]) -> None:
         with self._store.transaction():

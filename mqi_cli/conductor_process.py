@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from random import Random
 
 from mqi_cli.broker.base import Broker, Delivery, Outgoing
 from mqi_cli.clock import Clock
@@ -41,6 +42,7 @@ class ConductorProcess:
         store: Store,
         broker: Broker,
         clock: Clock | None = None,
+        random: Random | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -48,7 +50,7 @@ class ConductorProcess:
         self._plugins = plugins
         self._clock = clock or Clock()
         self._beat = beat
-        self._conductor = Conductor(store, config, clock=self._clock)
+        self._conductor = Conductor(store, config, clock=self._clock, random=random)
         self._clockwork = Clockwork(self._conductor, lane_is_idle=self._lane_is_idle)
         self._stop = threading.Event()
         self._told = 0
@@ -60,8 +62,7 @@ class ConductorProcess:
 
     def run(self) -> None:
         """Serve until asked to stop. Raises nothing that trying again can mend."""
-        self._told = self._store.events.last_id()
-        self._clockwork.start_anew()
+        self.begin()
         log.info("the conductor is at work")
         while not self._stop.is_set():
             self._beat()
@@ -73,6 +74,11 @@ class ConductorProcess:
             except StateError as error:
                 self._is_away(error.message)
         log.info("the conductor ends")
+
+    def begin(self) -> None:
+        """Begin to serve: who has a lease keeps it for a whole term, since nobody could renew it meanwhile."""
+        self._told = self._store.events.last_id()
+        self._clockwork.start_anew()
 
     def turn(self, *, timeout: float) -> None:
         """Relay, apply what has come, see to what is due."""

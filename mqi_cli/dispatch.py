@@ -61,6 +61,7 @@ class Dispatcher:
         case = self._case(part)
         obstacle = self._obstacle(case, part, in_order=in_order, probe=probe)
         if obstacle:
+            self._store.messages.take_back(part.id)  # the command of a lost turn
             self._store.parts.update(
                 part.id, state=PartState.WAITING, waiting_for=obstacle.thing, reason=obstacle.reason, hint=obstacle.hint,
                 due_at=None, lease_until=None, worker="",

@@ -49,6 +49,10 @@ class Hosts:
         ).on_conflict_ignore().execute(self._database)
         HostTable.update(**fields).where(HostTable.name == name).execute(self._database)
 
+    def shift_times(self, seconds: float) -> None:
+        """Move the time at which each paused host is asked again: the wall clock has jumped by so much."""
+        HostTable.update(until=HostTable.until + seconds).where(HostTable.until.is_null(False)).execute(self._database)
+
     def paused(self) -> list[HostRow]:
         """Return the hosts that are not up."""
         return [row for row in self.all() if row.state != "up" or row.held]
