@@ -424,10 +424,10 @@ def _settings(examples: int, steps: int, *, fixed: bool) -> settings:
 
 
 TestOverAList = OverAList.TestCase
-TestOverAList.settings = _settings(30, 50, fixed=True)
+TestOverAList.settings = _settings(80, 60, fixed=True)
 
 TestOverTheEmbeddedQueue = OverTheEmbeddedQueue.TestCase
-TestOverTheEmbeddedQueue.settings = _settings(6, 40, fixed=True)
+TestOverTheEmbeddedQueue.settings = _settings(15, 60, fixed=True)
 
 
 @pytest.mark.soak
