@@ -105,12 +105,15 @@ class DaemonView:
 
 def make_view(data: WatchData | None, daemon: DaemonView, *, now: float, problem: str = "", hint: str = "") -> View:
     """Turn one moment into a view. `data` is None where there is no state database yet, or none that can be read."""
+    parts: dict[int, list[PartRow]] = {}
+    for part in data.parts if data else ():
+        parts.setdefault(part.case, []).append(part)
     return View(
         time=time_of_day(now),
         counts=_counts(data.counts) if data else (),
         daemon=_daemon(daemon),
         banners=tuple(_banners(data, daemon, problem, hint)),
-        cases=tuple(_case(row, data, now) for row in data.cases) if data else (),
+        cases=tuple(_case(row, parts.get(row.id, []), now) for row in data.cases) if data else (),
         hosts=tuple(_hosts(data, now)) if data else (),
         workers=tuple(_workers(data, daemon, now)),
         events=tuple(_event(each) for each in data.events) if data else (),
@@ -147,8 +150,7 @@ def _banners(data: WatchData | None, daemon: DaemonView, problem: str, hint: str
         yield Banner(printable(alert.text), printable(alert.hint), WARN)
 
 
-def _case(row: CaseRow, data: WatchData, now: float) -> Row:
-    parts = [part for part in data.parts if part.case == row.id]
+def _case(row: CaseRow, parts: Sequence[PartRow], now: float) -> Row:
     state = "paused" if row.paused and row.state is CaseState.WAITING else str(row.state)
     style = STATE_STYLES[row.state]
     since = row.ended_at if row.ended_at is not None else row.updated_at
