@@ -2,7 +2,7 @@
 
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help demo test soak lint bench picture clean
+.PHONY: help demo test soak lint bench bench-store picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make soak    the tests that take minutes"
 	@echo "make bench   the measurements"
+	@echo "make bench-store  a million cases in the state database; takes minutes and 6 GB in \$$TMPDIR"
 	@echo "make picture draw docs/watch.svg, the picture in the README"
 	@echo "make clean   remove .venv and everything that was built"
 
@@ -33,6 +34,9 @@ lint: .venv/installed-tools
 bench: .venv/installed-tools
 	tests/servers/install
 	.venv/bin/python benchmarks/run.py
+
+bench-store: .venv/installed-tools
+	.venv/bin/python benchmarks/store.py
 
 picture: .venv/installed
 	.venv/bin/python -m mqi_cli.watch.picture docs/watch.svg

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mqi_cli.config.loaded import Config
-from mqi_cli.config.model import LogSection
-from mqi_cli.logs import config_secrets
+if TYPE_CHECKING:  # who only looks at the daemon's status does without the config's models
+    from mqi_cli.config.loaded import Config
+    from mqi_cli.config.model import LogSection
 
 CONDUCTOR = "conductor"
 
@@ -70,6 +70,8 @@ def plan_for(config: Config, lanes: Sequence[str]) -> Plan:
 
     Each is the program itself with a command that a person could type: what the daemon does can be done by hand.
     """
+    from mqi_cli.logs import config_secrets
+
     # A change elsewhere than in a lane's own section concerns every process; where in the file a value stands, none.
     common = replace(config, workers={}, origins={}, warnings=())
     command = program(config)

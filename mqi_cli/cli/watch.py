@@ -34,8 +34,8 @@ def watch(
     operator = Operator.open(light=True)
     console = Console(highlight=False)
     if once:
-        watch_once(operator.config.state_path, console, clock=operator.clock)
+        watch_once(operator.state_path, console, clock=operator.clock)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("there is no terminal to draw on", hint="mqi watch --once prints one frame")
-    watch_live(operator.config.state_path, console, sys.stdin, interval=seconds, clock=operator.clock)
+    watch_live(operator.state_path, console, sys.stdin, interval=seconds, clock=operator.clock)
