@@ -25,9 +25,8 @@ from mqi_sftp.fetch import Fetcher, plan_fetch, room_missing
 from mqi_sftp.landing import Landing, WriteFailed
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import SPARE, Fence, compare, directories_of
-from mqi_sftp.prove import hash_tree
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
-from mqi_sftp.tree import Tree, walk
+from mqi_sftp.tree import Tree
 
 LOOK_AGAIN = 120.0  # seconds until the next look for room on this machine
 
@@ -95,8 +94,8 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
             return Wait(LOOK_AGAIN, f"the disk for the results has {missing / 1e6:.1f} MB too little room")
         meter.done = plan.kept_bytes
         mtimes = {each.path: each.mtime_ns // 10**9 for each in results.tree.files}
-        Fetcher(files, origin.directory, landing, mtimes, meter).carry_out(plan, directories_of(results.manifest))
-        if walk(files, origin.directory, alive=meter.alive).entries != results.tree.entries:
+        Fetcher(files, origin, landing, mtimes, meter).carry_out(plan, directories_of(results.manifest))
+        if origin.walk(files, alive=meter.alive).entries != results.tree.entries:
             raise RetryLater(
                 "the results changed on the host while they were fetched", hint="does a program still write there?"
             )
@@ -109,25 +108,26 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
 def look_at_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Results:
     """List and hash what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
     meter.begin("proving what is on the host")
-    there = files.stat(origin.directory)
-    if there is None or not there.is_dir:
+    looked_at = [files.stat(place) for place in origin.places.values()]
+    if not all(there and there.is_dir for there in looked_at):
         raise GiveUp(
             f"what `from` of step {ctx.step} names is not a directory on {ctx.host.name}",
             hint="was it cleaned up already? `mqi case rerun` runs the case again; or mend `from` in the config",
         )
-    tree = walk(files, origin.directory, alive=meter.alive)
+    tree = origin.walk(files, alive=meter.alive)
     if tree.unfit:
         raise GiveUp(
             f"the results hold what can't be fetched: {tree.describe_unfit()}",
             hint="let the run step leave regular files only, or narrow `from`",
         )
-    if not tree.files:
+    if not all(tree.below(prefix).files for prefix in origin.places):
+        of_part = "a part of " if "" not in origin.places else ""
         raise GiveUp(
-            f"step {origin.step} left no file where `from` of step {ctx.step} points",
+            f"{of_part}step {origin.step} left no file where `from` of step {ctx.step} points",
             hint="mend `from`, or declare the run step's `outputs` so that it fails by itself",
         )
     meter.total = tree.size
-    hashes = hash_tree(ctx.host, files, origin.directory, tree, timeout=ctx.config.verify_timeout, alive=meter.alive)
+    hashes = origin.hashes(ctx.host, files, tree, timeout=ctx.config.verify_timeout, alive=meter.alive)
     unreadable = len(tree.files) - len(hashes)
     if unreadable:
         raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=ctx.host.name)

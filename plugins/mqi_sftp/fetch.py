@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mqi_cli import Files, Manifest, ManifestFile, RetryLater, Unfit, hash_file, survey
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import directories_of
+from mqi_sftp.results import Origin
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Fetcher:
     """Carries a plan out. A seam: other ways to fetch many files take the same plan and leave the same directory."""
 
     files: Files
-    origin: PurePosixPath
+    origin: Origin
     landing: Landing
     mtimes: dict[str, int]
     meter: Meter
@@ -91,7 +92,7 @@ class Fetcher:
     def _fetch(self, file: ManifestFile) -> None:
         self.meter.begin(file.path)
         with self.landing.open_file() as sink:
-            self.files.read(self.origin / file.path, sink, size=file.size, got=self.meter.move)
+            self.files.read(self.origin.there(file.path), sink, size=file.size, got=self.meter.move)
             os.fsync(sink.fileno())
         if sink.digest.hexdigest() != file.sha256:
             raise RetryLater(

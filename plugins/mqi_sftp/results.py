@@ -4,38 +4,67 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mqi_cli import CaseRef, Earlier, GiveUp, StageContext, Step, Workflow, local_path
+from mqi_cli import CaseRef, Earlier, Files, GiveUp, Host, StageContext, Step, Workflow, local_path
 from mqi_sftp.options import DownloadOptions, origin_step
+from mqi_sftp.prove import hash_tree
+from mqi_sftp.tree import Tree, joined, walk
 
 _REMEMBERED = 4
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The finished attempt whose results are fetched, and the directory on the host that holds them."""
+    """The finished run whose results are fetched, and the directories on the host that hold them.
+
+    Each is known by what its files' paths begin with here: nothing for a run without parts, else the part's number.
+    """
 
     step: str
-    attempt: int
-    directory: PurePosixPath
+    places: Mapping[str, PurePosixPath]
+
+    def there(self, path: str) -> PurePosixPath:
+        """Return where a file lies on the host."""
+        if "" in self.places:
+            return self.places[""] / path
+        part, _, rest = path.partition("/")
+        return self.places[f"{part}/"] / rest
+
+    def walk(self, files: Files, *, alive: Callable[[], None] | None = None) -> Tree:
+        """List all of it, with paths as they are to be here."""
+        return joined({prefix: walk(files, place, alive=alive) for prefix, place in self.places.items()})
+
+    def hashes(
+        self, host: Host, files: Files, tree: Tree, *, timeout: float, alive: Callable[[int], None]
+    ) -> dict[str, str]:
+        """Return the hash of each file of such a tree; files that the account can't read are left out."""
+        found = {}
+        for prefix, place in self.places.items():
+            hashes = hash_tree(host, files, place, tree.below(prefix), timeout=timeout, alive=alive)
+            found.update({prefix + path: value for path, value in hashes.items()})
+        return found
 
 
 def find_origin(ctx: StageContext) -> Origin:
     """Return where the results lie. Raises `GiveUp` when no attempt of the run step has finished."""
     options: DownloadOptions = ctx.options
     step = _run_step(ctx.workflow, ctx.step)
-    finished = _finished(ctx.earlier, step.name, ctx.part) if step else None
-    if step is None or finished is None:
+    finished = _finished(ctx.earlier, step.name, ctx.part) if step else []
+    if step is None or not finished:
         named = step.name if step else options.step or "run"
         raise GiveUp(
             f"there is nothing to fetch: step {named} of this case has not finished",
             hint="mqi case show tells its steps",
         )
-    work = ctx.layout.work(step.name, finished.part, finished.attempt)
-    return Origin(step.name, finished.attempt, work / options.origin if options.origin else work)
+    several = len(finished) > 1 or (finished[0].part and not ctx.part)
+    places = {}
+    for each in finished:
+        work = ctx.layout.work(step.name, each.part, each.attempt)
+        places[f"{each.part}/" if several else ""] = work / options.origin if options.origin else work
+    return Origin(step.name, places)
 
 
 def _run_step(workflow: Workflow, name: str) -> Step | None:
@@ -43,10 +72,14 @@ def _run_step(workflow: Workflow, name: str) -> Step | None:
     return origin_step(workflow.steps, names.index(name)) if name in names else None
 
 
-def _finished(earlier: Sequence[Earlier], step: str, part: str) -> Earlier | None:
-    """Return the attempt that finished this part of a step, or its only part."""
+def _finished(earlier: Sequence[Earlier], step: str, part: str) -> list[Earlier]:
+    """Return the attempts that finished a step: this part's, where there is one, else all parts', in their order."""
     parts = {each.part: each for each in earlier if each.step == step}
-    return parts.get(part) or parts.get("")
+    if part in parts and (part or len(parts) == 1):
+        return [parts[part]]
+    if len(parts) > 1:
+        parts.pop("", None)  # of a step that fans out, it is the plan that listed the others
+    return sorted(parts.values(), key=lambda each: (len(each.part), each.part))
 
 
 def find_destination(case: CaseRef, ctx: StageContext) -> Path:

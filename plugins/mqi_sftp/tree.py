@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, empty_directories
@@ -36,10 +36,34 @@ class Tree:
         """Count what is neither a file nor a directory with a usable name; empty when there is no such thing."""
         return ", ".join(f"{count} {what}" for what, count in sorted((self.unfit or {}).items()))
 
+    def below(self, prefix: str) -> Tree:
+        """Return what lies below a directory of it, `<name>/`, with paths from there; all of it for none."""
+        return Tree(
+            tuple(
+                replace(each, path=each.path.removeprefix(prefix))
+                for each in self.entries
+                if each.path.startswith(prefix)
+            )
+        )
+
     def manifest(self, hashes: Mapping[str, str]) -> Manifest:
         """Return the manifest of this tree; a file without a hash gets an empty one, which equals no other."""
         files = tuple(ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.files)
         return Manifest(files, empty_directories(list(self.entries)))
+
+
+def joined(trees: Mapping[str, Tree]) -> Tree:
+    """Put trees side by side, each below its prefix: `<name>/`, or nothing where there is but one."""
+    entries: list[Entry] = []
+    unfit: Counter[str] = Counter()
+    unfit_paths: list[str] = []
+    for prefix, tree in trees.items():
+        if prefix:
+            entries.append(Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True))
+        entries += [replace(each, path=prefix + each.path) for each in tree.entries]
+        unfit.update(tree.unfit or {})
+        unfit_paths += [prefix + path for path in tree.unfit_paths]
+    return Tree(tuple(sorted(entries, key=lambda each: each.path)), unfit, tuple(unfit_paths))
 
 
 def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:

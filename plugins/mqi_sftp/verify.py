@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mqi_cli import CaseRef, Files, Manifest, StageContext, Unfit, build_manifest
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import compare
-from mqi_sftp.prove import prove
-from mqi_sftp.results import find_destination, find_origin
+from mqi_sftp.results import Origin, find_destination, find_origin
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def verify_upload(case: CaseRef, ctx: StageContext) -> Verdict:
     """Prove a case's input on the host against its source."""
     here = _local("in the source", case.directory)
     with ctx.host.files() as files:
-        there = _remote(ctx, files, ctx.layout.input)
+        there = _remote(ctx, files, Origin("upload", {"": ctx.layout.input}))
     return judge(ctx.step, here, there, recorded=case.fingerprint)
 
 
@@ -86,7 +85,7 @@ def verify_download(case: CaseRef, ctx: StageContext, *, recorded: str) -> Verdi
     origin = find_origin(ctx)
     here = _local("here", find_destination(case, ctx))
     with ctx.host.files() as files:
-        there = _remote(ctx, files, origin.directory)
+        there = _remote(ctx, files, origin)
     return judge(ctx.step, there, here, recorded=recorded)
 
 
@@ -99,10 +98,12 @@ def _local(name: str, directory: Path) -> Side:
         return Side(name, None, problem.entries or (".",))
 
 
-def _remote(ctx: StageContext, files: Files, directory: PurePosixPath) -> Side:
+def _remote(ctx: StageContext, files: Files, origin: Origin) -> Side:
     name = f"on {ctx.host.name}"
-    there = files.stat(directory)
-    if there is None or not there.is_dir:
-        return Side(name, None)
-    tree, manifest = prove(ctx.host, files, directory, timeout=ctx.config.verify_timeout, alive=Meter(None).alive)
-    return Side(name, manifest, tree.unfit_paths)
+    for place in origin.places.values():
+        there = files.stat(place)
+        if there is None or not there.is_dir:
+            return Side(name, None)
+    tree = origin.walk(files)
+    hashes = origin.hashes(ctx.host, files, tree, timeout=ctx.config.verify_timeout, alive=Meter(None).alive)
+    return Side(name, tree.manifest(hashes), tree.unfit_paths)
