@@ -321,10 +321,10 @@ def test_a_connection_that_is_cut_at_any_time_starts_it_once(
         bench = Bench(tmp_path, open_host("ssh", port=proxy.port))
         bench.host.run(["true"])
         bench.job(bench.context("exit 0", name="other")).status()  # the helper is there
-        ctx = bench.context(f"echo start >>{bench.ledger}; sleep 0.2")
+        ctx = bench.context(f"echo start >>{bench.ledger}; sleep 1.2")  # not over within the first answer
         proxy.cut_after(**cut)
         unreachable = 0
-        for _ in range(5):
+        for _ in range(100):
             try:
                 outcome = bench.turn(ctx)
             except HostUnreachable:
@@ -336,7 +336,7 @@ def test_a_connection_that_is_cut_at_any_time_starts_it_once(
         else:
             raise AssertionError("not done")
         assert lines_of(bench.ledger) == ["start"]
-        assert unreachable == 1
+        assert unreachable <= 1  # a cut between two calls is not even noticed: the next one connects anew
         bench.host.close()
 
 
