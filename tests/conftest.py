@@ -41,8 +41,10 @@ def _environment_is_left_as_found() -> Iterator[None]:
         pytest.fail(f"the test left environment variables changed: {', '.join(names)}", pytrace=False)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end, where nobody overlooks it, how much was not tested for want of a server."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say at the very end, where nobody overlooks it, how much was not tested for want of a server."""
+    yield
     servers: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
