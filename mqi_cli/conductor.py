@@ -145,8 +145,11 @@ class Conductor:
             raise AssertionError(f"case {case.key} can't go from {case.state} to {state}")
         now = self.clock.now()
         ended = now if state in (CaseState.DONE, CaseState.CANCELLED) else None
+        since = (
+            case.updated_at if (state, reason) == (case.state, case.reason) else now
+        )  # people read it as "for how long"
         self.store.cases.update(
-            case.id, state=str(state), reason=reason, hint=hint, until=until, updated_at=now, ended_at=ended
+            case.id, state=str(state), reason=reason, hint=hint, until=until, updated_at=since, ended_at=ended
         )
 
     def settle(self, identity: int) -> None:

@@ -20,7 +20,7 @@ from mqi_cli.case import PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.message import Command, Earlier, GpuLease, MessageError, command_id, encode
-from mqi_cli.quantity import age
+from mqi_cli.quantity import age, counted
 from mqi_cli.retry import backoff
 from mqi_cli.store import Store
 from mqi_cli.store.records import CaseRow, GpuRow, PartRow
@@ -254,7 +254,8 @@ class Dispatcher:
             reason = f"the last look at the GPUs of {part.host} is {age(now - looked)} old"
             return Obstacle(thing, reason, "mqi daemon status")
         free = sum(is_free(gpu, now=now) for gpu in known)
-        reason = f"waits for {part.gpus} GPU{'s' if part.gpus > 1 else ''} on {part.host}: {free} of {len(known)} free"
+        there = f"{free} of {len(known)} free" if known else "none was found there"
+        reason = f"waits for {counted(part.gpus, 'GPU')} on {part.host}: {there}"
         return Obstacle(thing, reason, "mqi gpu list")
 
     def _overtakes(self, part: PartRow, thing: str) -> bool:

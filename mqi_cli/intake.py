@@ -24,6 +24,7 @@ from mqi_cli.patrol import (
     HostSeen,
     KnownCase,
 )
+from mqi_cli.quantity import counted, size
 from mqi_cli.store.records import CaseRow
 
 
@@ -155,7 +156,7 @@ class Intake:
         )  # fmt: skip
         self._conductor.move(row, CaseState.READY)
         row = self._again(row)
-        self._conductor.note(row, kind="accepted", text=f"complete: {seen.files} files, {seen.size / 1e6:.1f} MB")
+        self._conductor.note(row, kind="accepted", text=f"complete: {counted(seen.files, 'file')}, {size(seen.size)}")
         if row.workflow:
             self._conductor.begin(row)
         return self._again(row)
@@ -205,7 +206,7 @@ class Intake:
         if seen.problem:
             self._alert(Alert(f"gpus:{seen.host}", True, f"the GPUs of {seen.host} can't be read: {seen.problem}"))
             return
-        self._alert(Alert(f"gpus:{seen.host}", False, ""))
+        self._alert(Alert(f"gpus:{seen.host}", False, f"the GPUs of {seen.host} can be read again"))
         self._store.gpus.saw(seen.host, seen.gpus, now=self._clock.now())
         self._conductor.dispatch.wake(f"gpu:{seen.host}")
 
@@ -216,5 +217,5 @@ class Intake:
                 self._store.events.add(at=now, case=None, kind="alert", actor="patrol", text=alert.text)
         elif self._store.switches.clear_alert(alert.topic):
             self._store.events.add(
-                at=now, case=None, kind="all-clear", actor="patrol", text=f"all clear: {alert.topic}"
+                at=now, case=None, kind="all-clear", actor="patrol", text=alert.text or f"all clear: {alert.topic}"
             )

@@ -51,7 +51,15 @@ def listing(
     rows = operator.store.cases.listing(
         states=wanted, source=source, since=moment, ended_since=ended, limit=limit or None
     )
-    return [_row(row, now) for row in rows]
+    return [{**_row(row, now), "age": age(now - _since(operator, row))} for row in rows]
+
+
+def _since(operator: Operator, row: CaseRow) -> float:
+    """Return since when a case is as it is; for a running one, since its step began."""
+    if row.state is not CaseState.RUNNING:
+        return row.updated_at
+    live = [part for part in operator.store.parts.of_step(row.id, row.step) if part.ended_at is None]
+    return min((part.started_at for part in live if part.started_at is not None), default=row.updated_at)
 
 
 def _within(since: str) -> float:

@@ -26,6 +26,7 @@ STATE_STYLES = {
     CaseState.CANCELLED: QUIET,
 }
 _EVENT_STYLES = {"held": BAD, "bug": BAD, "failed": WARN, "lost": WARN, "alert": WARN, "host": WARN, "case-done": GOOD}
+_LAST_EXIT_SHOWN = 900.0  # seconds that a process which runs well again keeps saying why it was started anew
 _SILENT_AFTER = 60.0  # seconds; a worker tells every 15 that it lives
 
 CASE_COLUMNS = (
@@ -61,9 +62,9 @@ WORKER_COLUMNS = (
 )
 EVENT_COLUMNS = (
     Column("time", "TIME", 8, 0),
-    Column("name", "CASE", 16, 2, middle=True),
+    Column("name", "CASE", 16, 2, grow=1, middle=True),
     Column("step", "STEP", 8, 3),
-    Column("text", "WHAT", 20, 1, grow=1),
+    Column("text", "WHAT", 20, 1, grow=2),
 )
 
 
@@ -154,6 +155,8 @@ def _case(row: CaseRow, parts: Sequence[PartRow], now: float) -> Row:
     state = "paused" if row.paused and row.state is CaseState.WAITING else str(row.state)
     style = STATE_STYLES[row.state]
     since = row.ended_at if row.ended_at is not None else row.updated_at
+    if row.state is CaseState.RUNNING:  # each look at a run gives it another reason
+        since = min((part.started_at for part in parts if part.started_at is not None), default=since)
     return Row(
         key=row.key,
         cells={
@@ -279,7 +282,8 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
         worker = workers.get(child.pid) if child.pid is not None else None
         if worker is not None and child.name.rpartition("-")[0] == worker.lane:
             own.add(worker.name)
-        note = child.last_exit and f"last: {child.last_exit}"
+        recent = child.state in BROKEN or now - child.since < _LAST_EXIT_SHOWN
+        note = f"last: {child.last_exit}" if child.last_exit and recent else ""
         if child.state in BROKEN and child.next_start is not None:
             note += f"; next try in {age(child.next_start - now)}"
         healthy = child.state is ChildState.RUNNING
@@ -298,11 +302,20 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
         )
     if data is None:
         return
-    yield from (_other_worker(worker, now) for worker in data.workers if worker.name not in own)
+    yield from (_other_worker(worker, now) for worker in _others(data.workers, own, now))
     yield from (_lane(lane) for lane in data.lanes)
     if data.unsent:
         cells = {"name": "outbox", "state": f"{data.unsent} unsent", "note": "the broker does not have them yet"}
         yield Row(key="outbox", cells=cells, styles={"state": WARN})
+
+
+def _others(workers: Sequence[WorkerRow], own: set[str], now: float) -> Iterable[WorkerRow]:
+    """Return the workers that are not this daemon's, without the silent ones in whose place another one works."""
+    alive = {(worker.lane, worker.machine) for worker in workers if now - worker.seen_at < _SILENT_AFTER}
+    for worker in workers:
+        replaced = now - worker.seen_at >= _SILENT_AFTER and (worker.lane, worker.machine) in alive
+        if worker.name not in own and not replaced:
+            yield worker
 
 
 def _other_worker(worker: WorkerRow, now: float) -> Row:

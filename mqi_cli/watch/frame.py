@@ -32,7 +32,7 @@ HELP = (
     ("PgUp PgDn", "move by ten"),
     ("Home End  g G", "first, last"),
     ("enter", "open the case; again or esc: back"),
-    ("/", "find in name, key, state, step, source, reason (also cases that ended long ago)"),
+    ("/", "find in name, key, state, step, source, reason; also old cases"),
     ("esc", "end the search"),
     ("tab  1 2 3 4", "next pane, or a certain one"),
     ("q", "quit; nothing stops by it"),

@@ -26,12 +26,12 @@ NOW = 1_800_000_000.0
 # state, name, step, lane, progress, reason, seconds since its last change
 _CASES = (
     (CaseState.HELD, "2.16.840.1.114337.1/2027010911", "simulate", "ssh-exec", None,
-     "exit code 139 of the run; the log's last line: cudaErrorMemoryAllocation", 5400),
+     "exit code 139 (signal 11 (SIGSEGV)) after 21 min", 5400),
     (CaseState.RUNNING, "2.16.840.1.114337.2/2027011407", "simulate", "ssh-exec", (61, 100, "batches"), "running on hpc", 1260),
-    (CaseState.RUNNING, "2.16.840.1.114337.3/2027011408", "upload", "sftp", (31.2e6, 44.1e6, "B"), "", 14),
+    (CaseState.RUNNING, "2.16.840.1.114337.3/2027011408", "upload", "sftp", (31.2e6, 44.1e6, "B"), "sftp@qa1-4001 works on it", 14),
     (CaseState.RUNNING, "2.16.840.1.114337.4/2027011409", "interpret", "ssh-exec", None, "running on hpc", 41),
     (CaseState.WAITING, "2.16.840.1.114337.5/2027011410", "simulate", "ssh-exec", None,
-     "no GPU free on hpc: 2 of 2 leased, 1 before it", 600),
+     "waits for 1 GPU on hpc: 0 of 2 free", 600),
     (CaseState.WAITING, "2.16.840.1.114337.6/2027011411", "download", "sftp", None,
      "host hpc2 is paused: connection refused", 180),
     (CaseState.SETTLING, "2.16.840.1.114337.7/2027011412", "", "", None, "quiet for 12 of 30 s", 12),
@@ -71,10 +71,10 @@ def fill(store: Store, *, now: float = NOW) -> None:
                     progress_done=done, progress_total=total, progress_unit=unit, turn=1,
                     ended_at=now - since if state is CaseState.HELD else None,
                 )  # fmt: skip
-                if state is CaseState.RUNNING and lane == "ssh-exec":
+                if state is CaseState.RUNNING and step == "simulate":
                     leased.append(part.id)
                 store.events.add(
-                    at=now - since, case=case.id, kind=_KINDS.get(state, "started"), text=reason or f"{step} begun",
+                    at=now - since, case=case.id, kind=_KINDS.get(state, "started"), text=f"{step} begun" if state is CaseState.RUNNING else reason,
                     step=step, attempt=1,
                 )  # fmt: skip
             elif state is CaseState.DONE:

@@ -187,3 +187,19 @@ def test_a_drain_begins_nothing_new_says_so_and_lets_what_runs_go_on(bench: Any)
     assert "no new work is begun: new disks" in bench.fresh(waiting).reason
     bench.acts.drain("")
     assert [each.case for each in bench.commands()] == [waiting.key]
+
+
+def test_a_case_that_still_waits_for_the_same_thing_keeps_the_time_since_when_it_does(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(0)
+    case = bench.case()
+    bench.do(bench.command())
+    since = bench.fresh(case).updated_at
+    assert bench.fresh(case).reason == "waits for 1 GPU on hpc: none was found there"
+    bench.clock.turn(30)
+    bench.gpus(0)  # a look, which asks anew whether it can go on
+    assert bench.fresh(case).updated_at == since
+    bench.clock.turn(30)
+    bench.gpus(1, busy=1)
+    assert bench.fresh(case).reason == "waits for 1 GPU on hpc: 0 of 1 free"
+    assert bench.fresh(case).updated_at == bench.clock.now()

@@ -94,8 +94,8 @@ def test_a_large_terminal_shows_everything_at_once(store: Store) -> None:
     text = plain(frame(sample_view(store), 200, 60))
     for expected in (
         "2.16.840.1.114337.1/2027010911",
-        "exit code 139 of the run; the log's last line: cudaErrorMemoryAllocation",
-        "no GPU free on hpc: 2 of 2 leased, 1 before it",
+        "exit code 139 (signal 11 (SIGSEGV)) after 21 min",
+        "waits for 1 GPU on hpc: 0 of 2 free",
         "connection refused; goes on in 95 s",
         "100 batches",
         "gpu 0",
@@ -204,7 +204,7 @@ def test_the_filter_finds_in_name_key_state_step_and_reason(store: Store) -> Non
     views = Views(store)
     key = store.cases.listing(states=[CaseState.HELD])[0].key
     assert [row.key for row in views.snapshot(find=key[:6]).cases] == [key]
-    assert [row.key for row in views.snapshot(find="MEMORYALLOC").cases] == [key]
+    assert [row.key for row in views.snapshot(find="Code 139").cases] == [key]
     assert {row.state for row in views.snapshot(find="waiting").cases} == {CaseState.WAITING}
     assert [row.step for row in views.snapshot(find="downlo").cases] == ["download"]
     assert len(views.snapshot(find="2027011313").cases) == 1
@@ -231,7 +231,7 @@ def test_an_open_case_shows_attempts_events_and_why(store: Store, width: int, he
     assert {line.cell_len for line in lines} == {width}
     if width >= 80:
         text = plain(lines)
-        assert "simulate: exit code 139 of the run" in text
+        assert "simulate: exit code 139 (signal 11" in text
         assert f"-> mqi case retry {key}" in text
         assert "failed" in text
         assert "223 files, 44.1 MB" in text
@@ -296,3 +296,15 @@ def test_wide_characters_are_counted_by_the_cells_they_take() -> None:
     assert cut("abcdefghij", 5, middle=True) == "ab…ij"
     assert cut("abc", 1) == "…"
     assert cut("abc", 0) == ""
+
+
+def test_a_silent_worker_in_whose_place_another_works_is_not_shown(store: Store) -> None:
+    store.workers.alive(
+        "sftp@qa1-17", lane="sftp", machine="qa1", pid=17, busy=0, started_at=NOW - 9000, now=NOW - 900
+    )  # fmt: skip
+    store.workers.alive(
+        "sftp@qa2-18", lane="sftp", machine="qa2", pid=18, busy=0, started_at=NOW - 9000, now=NOW - 900
+    )  # fmt: skip
+    names = [row.cells["name"] for row in sample_view(store).workers]
+    assert "sftp@qa1-17" not in names
+    assert "sftp@qa2-18" in names  # nobody works in its place: its machine may be down
