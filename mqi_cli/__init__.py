@@ -48,6 +48,13 @@ _FACE = {
     "SourceView": "patrol",
     "KnownCase": "patrol",
     "CaseView": "patrol",
+    "Batch": "scheduler",
+    "Call": "scheduler",
+    "Queued": "scheduler",
+    "QueueState": "scheduler",
+    "Refusal": "scheduler",
+    "Resources": "scheduler",
+    "Scheduler": "scheduler",
     "Check": "check",
     "CheckContext": "check",
     "Verdict": "check",
@@ -158,6 +165,13 @@ if TYPE_CHECKING:
     from mqi_cli.patrol import SourceView as SourceView
     from mqi_cli.placeholders import check_local as check_local
     from mqi_cli.placeholders import local_path as local_path
+    from mqi_cli.scheduler import Batch as Batch
+    from mqi_cli.scheduler import Call as Call
+    from mqi_cli.scheduler import Queued as Queued
+    from mqi_cli.scheduler import QueueState as QueueState
+    from mqi_cli.scheduler import Refusal as Refusal
+    from mqi_cli.scheduler import Resources as Resources
+    from mqi_cli.scheduler import Scheduler as Scheduler
     from mqi_cli.sources import IGNORED_SUFFIXES as IGNORED_SUFFIXES
     from mqi_cli.sources import case_directories as case_directories
     from mqi_cli.stage import Done as Done

@@ -120,7 +120,7 @@ class Conductor:
             lane=step.stage.lane,
             host=step.host,
             job=step.stage.job and not plan,
-            gpus=0 if plan else step.gpus,
+            gpus=0 if plan or not self._leases_gpus(step.host) else step.gpus,
             plan=plan,
             tries=tries,
             facts=dict(former.facts) if former else {},
@@ -131,6 +131,9 @@ class Conductor:
         )
         if due_at is None:
             self.dispatch.give_turn(row, settle=False)  # who asked for it settles the case, once for all its parts
+
+    def _leases_gpus(self, host: str) -> bool:
+        return host in self.config.hosts and bool(self.config.hosts[host].leases_gpus)
 
     def hold(self, case: CaseRow, reason: str, *, hint: str = "") -> None:
         """Put a case aside until a person acts."""

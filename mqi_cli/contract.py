@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from mqi_cli.check import Check
     from mqi_cli.hookspecs import ConfigSection, HostType
     from mqi_cli.patrol import Patrol
+    from mqi_cli.scheduler import Scheduler
     from mqi_cli.stage import Stage
 
 # Stage names become step names and lanes become queue names, so both take the narrow form of the config's names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 NAME_RULE = "1 to 32 of a-z 0-9 _ -, beginning with a letter or a digit"
+
+_SCHEDULER_CALLS = {"launch": 1, "script": 1, "read_id": 1, "refusal": 1, "look": 0, "read_look": 1, "look_back": 1}
 
 _T = TypeVar("_T")
 
@@ -87,6 +90,18 @@ def host_types(value: Any, plugin: str) -> tuple[HostType, ...]:
         _check_name(each.name, "host type", plugin)
         _check_model(each.model, HostSection, f"the model of host type '{each.name}'", plugin)
         _check_call(each.open, 3, f"open(name, section, state_dir) of host type '{each.name}'", plugin)
+    return found
+
+
+def schedulers(value: Any, plugin: str) -> tuple[Scheduler, ...]:
+    """Check what `mqi_schedulers` returned."""
+    from mqi_cli.scheduler import Scheduler
+
+    found: tuple[Scheduler, ...] = _sequence(value, Scheduler, "mqi_schedulers", plugin)  # type: ignore[type-abstract]
+    for each in found:
+        _check_name(each.name, "scheduler", plugin)
+        for method, arguments in _SCHEDULER_CALLS.items():
+            _check_call(getattr(each, method), arguments, f"{method} of scheduler '{each.name}'", plugin)
     return found
 
 

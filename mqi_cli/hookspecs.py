@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mqi_cli.check import Check, CheckContext
     from mqi_cli.patrol import Patrol
+    from mqi_cli.scheduler import Scheduler
     from mqi_cli.stage import Section, Stage
 
 PROJECT = "mqi"
@@ -92,4 +93,10 @@ def mqi_on_event(event: RecordedEvent) -> None:
 @hookspec
 def mqi_host_types() -> Sequence[HostType]:
     """Give further kinds of host."""
+    raise AssertionError("a specification")
+
+
+@hookspec
+def mqi_schedulers() -> Sequence[Scheduler]:
+    """Give further ways of starting runs, for a host's `scheduler`."""
     raise AssertionError("a specification")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 from mqi_cli.config.loaded import Config
-from mqi_cli.errors import UsageError
+from mqi_cli.errors import RetryLater, UsageError
 from mqi_cli.hosts.base import Host
 from mqi_cli.plugins import Plugins
+from mqi_cli.scheduler import Scheduler
 
 
 class HostPool:
@@ -30,6 +31,17 @@ class HostPool:
                 host_type = self._plugins.host_types[section.type]
                 self._open[name] = host_type.open(name, section, self._config.state_dir)
             return self._open[name]
+
+    def scheduler(self, name: str) -> Scheduler:
+        """Return how a host starts runs. Raises `RetryLater` where no plugin of this machine brings it."""
+        wanted = self._config.hosts[name].scheduler
+        found = self._plugins.schedulers.get(wanted)
+        if found is None:
+            raise RetryLater(
+                f"no plugin here brings the scheduler {wanted} of host {name}",
+                hint="mqi plugin list; install the plugin, or change the host's `scheduler`",
+            )
+        return found
 
     def close(self) -> None:
         """End all connections."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mqi_cli.check import Check, CheckContext
     from mqi_cli.hookspecs import ConfigSection, HostType, RecordedEvent
     from mqi_cli.patrol import Patrol
+    from mqi_cli.scheduler import Scheduler
     from mqi_cli.stage import Stage
 
 CORE = "mqi"  # the owner of what the core itself brings
@@ -47,6 +48,7 @@ class _Offers:
     stages: dict[str, Stage] = field(default_factory=dict)
     patrols: dict[str, Patrol] = field(default_factory=dict)
     host_types: dict[str, HostType] = field(default_factory=dict)
+    schedulers: dict[str, Scheduler] = field(default_factory=dict)
 
 
 class Plugins:
@@ -79,6 +81,11 @@ class Plugins:
     def host_types(self) -> Mapping[str, HostType]:
         """Return every kind of host by its name, the core's `ssh` and `local` among them."""
         return self._offered().host_types
+
+    @property
+    def schedulers(self) -> Mapping[str, Scheduler]:
+        """Return every way of starting runs by its name."""
+        return self._offered().schedulers
 
     def lanes(self) -> list[str]:
         """Return the lanes of all stages and patrols, each once, in an order that stays the same."""
@@ -208,7 +215,7 @@ class Plugins:
 
     def _collect(self, info: PluginInfo, offers: _Offers) -> None:
         answers: dict[str, list[Any]] = {}
-        for hook in ("mqi_config", "mqi_stages", "mqi_patrols", "mqi_host_types"):
+        for hook in ("mqi_config", "mqi_stages", "mqi_patrols", "mqi_host_types", "mqi_schedulers"):
             try:
                 answers[hook] = self._caller(hook, info)() if hook in info.hooks else []
             except Exception as error:  # noqa: BLE001 a plugin's own code: it is left out, whole
@@ -230,6 +237,10 @@ class Plugins:
             for host_type in contract.host_types(value, info.name):
                 self._claim("host type", host_type.name, info.name)
                 offers.host_types[host_type.name] = host_type
+        for value in answers["mqi_schedulers"]:
+            for scheduler in contract.schedulers(value, info.name):
+                self._claim("scheduler", scheduler.name, info.name)
+                offers.schedulers[scheduler.name] = scheduler
 
     def _claim(self, kind: str, name: str, plugin: str) -> None:
         if kind == "section" and name in _core_sections():

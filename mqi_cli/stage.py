@@ -21,6 +21,7 @@ from mqi_cli.case import CaseRef
 from mqi_cli.hosts.base import Host
 from mqi_cli.layout import RemoteLayout
 from mqi_cli.message import Earlier, Facts, GpuLease
+from mqi_cli.scheduler import Scheduler
 
 
 class Section(BaseModel):
@@ -124,6 +125,10 @@ class StageContext(Protocol):
     @property
     def host(self) -> Host:
         """The step's host. Connects when first used, not here."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """How the step's host starts runs. Raises `RetryLater` where no plugin of this machine brings it."""
 
     @property
     def layout(self) -> RemoteLayout:

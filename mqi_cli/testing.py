@@ -17,6 +17,7 @@ from mqi_cli.clock import Clock
 from mqi_cli.hosts.base import Host
 from mqi_cli.layout import RemoteLayout
 from mqi_cli.message import Earlier, Facts, GpuLease
+from mqi_cli.scheduler import Scheduler
 from mqi_cli.stage import Done, Stage, Step, Wait, Workflow
 
 
@@ -59,7 +60,15 @@ class KitContext:
     """A `StageContext` over a directory of the test's own. What the stage tells is kept in lists."""
 
     def __init__(
-        self, stage: Stage, options: Any, *, case: CaseRef, directory: Path, config: Any, host: Host | None
+        self,
+        stage: Stage,
+        options: Any,
+        *,
+        case: CaseRef,
+        directory: Path,
+        config: Any,
+        host: Host | None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         self.config = config
         self.options = options
@@ -77,6 +86,7 @@ class KitContext:
         self._case = case
         self._data_dir = directory / "data"
         self._host = host
+        self._scheduler = scheduler
 
     @property
     def data_dir(self) -> Path:
@@ -90,6 +100,13 @@ class KitContext:
         if self._host is None:
             raise AssertionError("this test gave its stage no host")
         return self._host
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Return the scheduler that the test gave."""
+        if self._scheduler is None:
+            raise AssertionError("this test gave its stage no scheduler")
+        return self._scheduler
 
     @property
     def layout(self) -> RemoteLayout:
@@ -136,11 +153,24 @@ class StageKit:
         return CaseRef(derive_key("incoming", name, 1), name, 1, "incoming", root, "")
 
     def run(
-        self, stage: Stage, case: CaseRef, *, config: Any = None, host: Host | None = None, **options: Any
+        self,
+        stage: Stage,
+        case: CaseRef,
+        *,
+        config: Any = None,
+        host: Host | None = None,
+        scheduler: Scheduler | None = None,
+        **options: Any,
     ) -> tuple[Done | Wait, KitContext]:
         """Run a stage once, with its options checked by its own model; return its end and the context."""
         context = KitContext(
-            stage, stage.options(**options), case=case, directory=self.directory, config=config, host=host
+            stage,
+            stage.options(**options),
+            case=case,
+            directory=self.directory,
+            config=config,
+            host=host,
+            scheduler=scheduler,
         )
         return stage.run(case, context), context
 

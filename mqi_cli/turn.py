@@ -24,6 +24,7 @@ from mqi_cli.hosts.base import Host
 from mqi_cli.layout import RemoteLayout
 from mqi_cli.message import MAX_FACTS_BYTES, MAX_PARTS, Command, Earlier, EventKind, Facts, GpuLease
 from mqi_cli.plugins import Plugins
+from mqi_cli.scheduler import Scheduler
 from mqi_cli.stage import Done, Step, Wait, Workflow
 
 log = logging.getLogger("mqi.stage")
@@ -89,6 +90,11 @@ class Turn:
     def host(self) -> Host:
         """Return the step's host, not yet connected."""
         return self._hosts.get(self._host_name)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Return how the step's host starts runs."""
+        return self._hosts.scheduler(self._host_name)
 
     @property
     def layout(self) -> RemoteLayout:

@@ -16,6 +16,7 @@ from mqi_cli.config.environment import Environment
 from mqi_cli.config.find import default_state_path
 from mqi_cli.config.loaded import Config
 from mqi_cli.config.model import (
+    DIRECT,
     NAME,
     BrokerSection,
     CoreSections,
@@ -157,8 +158,14 @@ class _Loading:
                 what = unknown(f"there is no host type '{clipped(str(kind))}'", str(kind), offer.host_types)
                 self._problems.add((*path, "type"), what)
             elif (section := self._reader.read(offer.host_types[kind].model, raw, path)) is not None:
+                self._check_scheduler(offer, section.scheduler, path)
                 hosts[name] = section
         return hosts
+
+    def _check_scheduler(self, offer: Offer, name: str, path: KeyPath) -> None:
+        if name not in (known := {DIRECT, *offer.schedulers}):
+            note = self._problems.warn if offer.missing and not nearest(name, known) else self._problems.add
+            note((*path, "scheduler"), unknown(f"there is no scheduler '{clipped(name)}'", name, known))
 
     def _named(self, key: str) -> dict[str, Any]:
         raw = self._data.get(key)

@@ -16,6 +16,7 @@ from mqi_cli.stage import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 STEP_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+DIRECT = "direct"  # the default of `scheduler`: no queue
 Name = Annotated[str, Field(pattern=NAME)]
 
 
@@ -79,8 +80,15 @@ class HostSection(Section):
     base_dir: Annotated[str, AfterValidator(_check_base_dir)] = Field(
         description="All of mqi's directories lie below it; absolute or ~/…"
     )
-    scheduler: Literal["direct"] = Field("direct", description="How runs are started.")
+    scheduler: str = Field(
+        DIRECT, description="How runs are started: direct (processes of the host), slurm, or a plugin's."
+    )
     limits: HostLimits = Field(default_factory=HostLimits, description="What the host may be loaded with.")
+
+    @property
+    def leases_gpus(self) -> bool:
+        """Whether GPUs are given to runs by us; a queue gives them itself."""
+        return self.scheduler == DIRECT
 
 
 class LocalHostSection(HostSection):

@@ -31,6 +31,10 @@ class Offer(Protocol):
         """Every kind of host by its name."""
 
     @property
+    def schedulers(self) -> Mapping[str, Any]:
+        """Every way of starting runs by its name."""
+
+    @property
     def found(self) -> Sequence[Any]:
         """All plugins that are installed."""
 

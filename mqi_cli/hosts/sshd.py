@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -36,13 +36,17 @@ def find_sshd() -> str | None:
 
 
 class OpenSSHServer:
-    """One server below `directory`, for the account that runs this process. `lines` are further lines of its config.
+    """One server below `directory`, for the account that runs this process. `lines` are further lines of its config,
+    `environment` is what programs get beside what it always sets.
 
     `kill` ends the server as a crash would: what its sessions started goes on. `stop` ends all of it, detached
     programs too, and may be called twice. `start` after either comes back on the same port with the same keys.
     """
 
-    def __init__(self, directory: Path, *, lines: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, lines: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.environment = dict(environment or {})
         self.directory = directory
         self.lines = tuple(lines)
         self.user = getpass.getuser()
@@ -223,7 +227,12 @@ def _settings(server: OpenSSHServer) -> list[str]:
         "LogLevel VERBOSE",
         f"Subsystem sftp internal-sftp -d {server.home}",
         # a home of its own: the account's real one may have start-up files that take long or print something
-        f"SetEnv HOME={server.home} {_MARK}={server.directory}",
+        " ".join(  # the first such line is the only one that counts
+            [
+                f"SetEnv HOME={server.home} {_MARK}={server.directory}",
+                *(f"{k}={v}" for k, v in server.environment.items()),
+            ]
+        ),
     ]
     # the one keyword that a server refuses to read twice
     own = any(line.startswith("Subsystem ") for line in server.lines)

@@ -6,28 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from mqi_cli import Completed, Host, HostError, HostFault, HostFull, HostUnreachable
-from mqi_ssh_exec.helper import install
-from mqi_ssh_exec.job_status import JobStatus, read_report
-from mqi_ssh_exec.scheduler import Call, Order, Place, Scheduler, helper_call, scheduler_named
+from mqi_cli import Batch, Call, Host, Refusal, Scheduler
+from mqi_ssh_exec.asking import HelperFault, ask, make, nonsense
+from mqi_ssh_exec.helper_calls import (
+    Order,
+    Place,
+    enqueue_call,
+    helper_call,
+    kill_call,
+    runner_command,
+    status_call,
+    submit_call,
+)
+from mqi_ssh_exec.job_status import OVER, JobState, JobStatus, read_report
+from mqi_ssh_exec.lookout import Lookout, lookout_of
+from mqi_ssh_exec.queue_view import LIVE, asks_queue, with_queue
 
 SEARCH_TIMEOUT = 300.0  # seconds; logs and work directories may be large
-MOST_ANSWER = 4 << 20
-_NO_SPACE = (b"No space left on device", b"Disk quota exceeded")
-_FAULTS = {
-    "write": ("it can't write below base_dir", "look at base_dir's owner and mode"),
-    "processes": ("it can't look at its processes", ""),
-    "proc": ("it has no /proc", "runs need Linux"),
-    "no_work": ("the run's work directory is gone", ""),
-}
-
-
-class HelperFault(HostFault):
-    """The helper said no. `kind` is its word for it; the empty one is an answer that makes no sense."""
-
-    def __init__(self, message: str, *, host: str, kind: str, hint: str = "") -> None:
-        super().__init__(message, host=host, hint=hint)
-        self.kind = kind
+FORCE_AFTER = 20  # seconds over its grace after which a run in a queue is ended with all it started
 
 
 @dataclass(frozen=True)
@@ -57,31 +53,66 @@ class LogPiece:
 
 @dataclass(frozen=True)
 class Job:
-    """A run on a host. Nothing of it need be there yet."""
+    """A run on a host. Nothing of it need be there yet. `name` is what it is called in a queue, but for its attempt."""
 
     host: Host
     place: Place
+    scheduler: Scheduler
+    name: str
+
+    @property
+    def tag(self) -> str:
+        """What this attempt is called in a queue."""
+        return f"{self.name}-{self.place.attempt}"
+
+    @property
+    def lookout(self) -> Lookout:
+        """What this process knows of the host's runs."""
+        return lookout_of(self.host)
 
     def of_attempt(self, attempt: int) -> Job:
         """Return the same part's run of another attempt."""
         return replace(self, place=replace(self.place, attempt=attempt))
 
     def submit(self, order: Order, *, wait: int = 0) -> JobStatus:
-        """Start it, unless it was started before, and wait up to `wait` seconds for its end.
+        """Start it, unless it was started before, and wait up to `wait` seconds for its end where there is no queue.
 
         Not started but `busy` when an earlier attempt still runs, or may.
         """
-        return self._report(lambda helper: self._scheduler(helper).submit(self.place, order, wait=wait))
+        self.lookout.forget(self.place)
+        if self._program(order, PurePosixPath("/")) is None:
+            return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait))
+        return self._enqueue(order)
 
-    def status(self, *, wait: int = 0) -> JobStatus:
-        """Look at it; while it goes on, wait up to `wait` seconds for its end."""
-        return self._report(lambda helper: self._scheduler(helper).status(self.place, wait=wait))
+    def status(self, *, wait: int = 0, interval: Callable[[JobStatus], float] | None = None) -> JobStatus:
+        """Look at it; while it goes on, wait up to `wait` seconds for its end.
+
+        With `interval`, the last look at all runs of the host will do when it is not older than what
+        `interval` says for the state that was seen then (seconds).
+        """
+        if interval is None:
+            status = self._report(lambda helper: status_call(helper, self.place, wait=wait))
+        else:
+            status = self.lookout.status(self.host, self.place, interval=interval)
+        return self._asked_of_queue(status)
 
     def kill(self, *, grace: int, reason: str, wait: int) -> JobStatus:
         """Ask it to end, force it `grace` seconds after the first such call; wait up to `wait` seconds."""
-        return self._report(
-            lambda helper: self._scheduler(helper).kill(self.place, grace=grace, reason=reason, wait=wait)
-        )
+        self.lookout.forget(self.place)
+        status = self._report(lambda helper: kill_call(helper, self.place, grace=grace, reason=reason, wait=wait))
+        if not status.sent:
+            return status
+        look = self.lookout.queue(self.host, self.scheduler, self.tag, fresh=True)
+        found = look.find(self.tag)
+        if found is not None and found.state in LIVE and status.state is not JobState.RUNNING:
+            late = bool(status.asked_at) and status.now - status.asked_at > grace + FORCE_AFTER
+            make(self.host, self.scheduler.cancel([found], force=late or status.state in OVER))
+        return with_queue(status, look, self.tag) if asks_queue(status) else status
+
+    def settle(self, reason: str) -> JobStatus:
+        """Write down for good that it is over, as its queue says; nothing of it ever begins after this."""
+        self.lookout.forget(self.place)
+        return self._report(lambda helper: helper_call(helper, "settle", self.place, reason))
 
     def outputs(self, patterns: Sequence[str], *, pause: int = 1) -> Outputs:
         """Count what patterns match in its work directory, in two looks `pause` seconds apart."""
@@ -100,59 +131,61 @@ class Job:
 
     def log(self, start: int, *, size: int) -> LogPiece:
         """Read up to `size` bytes of its log from byte `start`, or from where it goes on after what was left out."""
-        answer = self._ask(lambda helper: helper_call(helper, "log", self.place, str(start), str(size)))
+        answer = ask(self.host, lambda helper: helper_call(helper, "log", self.place, str(start), str(size)))
         head, _, data = answer.partition(b"\n\n")
         name, _, value = head.decode("ascii", "replace").partition("=")
         if name != "from" or not value.isdigit():
             raise self._nonsense()
         return LogPiece(int(value), data)
 
-    def _scheduler(self, helper: PurePosixPath) -> Scheduler:
-        return scheduler_named(self.host.config.scheduler, helper)
+    def _enqueue(self, order: Order) -> JobStatus:
+        """Look it up in the queue, then put it there. A claim on the host sees to it that one alone does."""
+        look = self.lookout.queue(self.host, self.scheduler, self.tag, fresh=True)
+        status = self._report(lambda helper: status_call(helper, self.place, wait=0))
+        if look.find(self.tag) is not None:  # its records may be gone, or its id was lost on the way here
+            return with_queue(replace(status, sent=status.sent or "?"), look, self.tag)
+        if look.known is None or status.state not in (JobState.NONE, JobState.CLAIMED):
+            return with_queue(status, look, self.tag) if asks_queue(status) else replace(status, answered=False)
+        return self._send(order)
+
+    def _send(self, order: Order) -> JobStatus:
+        def build(helper: PurePosixPath) -> Call:
+            program = self._program(order, helper)
+            assert program is not None  # noqa: S101  asked before
+            batch = self._batch(order, helper)
+            script = self.scheduler.script(batch)
+            return enqueue_call(helper, self.place, order, script=script, program=program)
+
+        status = self._report(build)
+        if status.refused and self.scheduler.refusal(status.refused) is not Refusal.UNKNOWN:
+            ask(self.host, lambda helper: helper_call(helper, "unsend", self.place))
+            status = replace(status, sent="")
+        return status
+
+    def _program(self, order: Order, helper: PurePosixPath) -> tuple[str, ...] | None:
+        return self.scheduler.launch(self._batch(order, helper))
+
+    def _batch(self, order: Order, helper: PurePosixPath) -> Batch:
+        log = self.place.records / "queue.log"
+        return Batch(self.tag, runner_command(helper, self.place, order), log, order.resources)
+
+    def _asked_of_queue(self, status: JobStatus) -> JobStatus:
+        if not asks_queue(status):
+            return status
+        return with_queue(status, self.lookout.queue(self.host, self.scheduler, self.tag), self.tag)
 
     def _report(self, build: Callable[[PurePosixPath], Call]) -> JobStatus:
         try:
-            return read_report(self._ask(build).decode("utf-8", "replace"))
+            return read_report(ask(self.host, build).decode("utf-8", "replace"))
         except ValueError:
             raise self._nonsense() from None
 
     def _lines(self, verb: str, *arguments: str) -> list[tuple[str, str]]:
-        answer = self._ask(lambda helper: helper_call(helper, verb, self.place, *arguments, timeout=SEARCH_TIMEOUT))
+        answer = ask(
+            self.host, lambda helper: helper_call(helper, verb, self.place, *arguments, timeout=SEARCH_TIMEOUT)
+        )
         parts = (line.partition("=") for line in answer.decode("utf-8", "replace").splitlines())
         return [(name, value) for name, _, value in parts]
 
-    def _ask(self, build: Callable[[PurePosixPath], Call]) -> bytes:
-        """Make a call whose argv needs to know where the helper lies; put the helper there again if it is gone."""
-        completed = self._make(build(install(self.host)))
-        if completed.code and not completed.stdout:  # the helper answers always: it was not there to answer
-            completed = self._make(build(install(self.host, again=True)))
-        if completed.code:
-            raise self._fault(completed)
-        return completed.stdout
-
-    def _make(self, call: Call) -> Completed:
-        completed = self.host.run(call.argv, stdin=call.stdin, timeout=call.timeout, limit=MOST_ANSWER)
-        if completed.code is None:
-            raise HostUnreachable(f"host {self.host.name} ended the call before its answer", host=self.host.name)
-        return completed
-
-    def _fault(self, completed: Completed) -> HostError:
-        name = self.host.name
-        _, _, kind = completed.text.partition("error=")
-        kind = kind.strip()
-        if any(text in completed.stderr for text in _NO_SPACE):
-            return HostFull(f"host {name} has no space left for a run's records", host=name)
-        if kind == "incomplete":  # its input ended early
-            return HostUnreachable(f"the connection to host {name} broke while a run was sent", host=name)
-        if kind not in _FAULTS:
-            return self._nonsense()
-        what, hint = _FAULTS[kind]
-        return HelperFault(f"host {name} can't do a run's work: {what}", host=name, kind=kind, hint=hint)
-
     def _nonsense(self) -> HelperFault:
-        return HelperFault(
-            f"host {self.host.name} gives an answer that makes no sense",
-            host=self.host.name,
-            kind="",
-            hint="mqi doctor; a login script that prints something, say, spoils every answer",
-        )
+        return nonsense(self.host.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 _CPU = re.compile(r"(\d+)m\s*(\d+(?:\.\d+)?)s")
@@ -15,6 +15,9 @@ class JobState(StrEnum):
 
     NONE = "none"  # nothing of it is there
     CLAIMED = "claimed"  # its records are, but nothing has passed the gate: it can be submitted again
+    QUEUED = "queued"  # it lies in the queue of a scheduler, or was about to
+    ENDED = "ended"  # the queue says that it is over, and no exit record is to be seen (yet)
+    ABSENT = "absent"  # the queue does not know it, and no exit record is to be seen
     STARTING = "starting"
     RUNNING = "running"
     HEADLESS = "headless"  # its runner died and its command lives on: how it ends can never be known
@@ -50,6 +53,12 @@ class JobStatus:
     cpu_seconds: float | None = None
     peak_memory: int | None = None
     asked: str = ""  # why it was asked to end, while it has not yet
+    asked_at: float = 0.0
+    sent: str = ""  # its id in the queue of a scheduler; `?` where the answer was lost
+    refused: str = ""  # what the queue's program wrote when it did not take it
+    word: str = ""  # what the queue calls its state
+    waits_for: str = ""  # why the queue has not begun it yet
+    answered: bool = True  # whether the queue said anything when it was asked
     log_bytes: int = 0
     log_complete: bool = True
 
@@ -69,6 +78,8 @@ def read_report(text: str) -> JobStatus:
         if equals:
             values[name] = value.strip()
     state = JobState(values["busy"] if "busy" in values else values.get("state", ""))
+    if state is JobState.CLAIMED and values.get("sent"):
+        state = JobState.QUEUED
     status = _whole(values, "status")
     code = _whole(values, "code")
     memory = _whole(values, "memory")
@@ -90,9 +101,34 @@ def read_report(text: str) -> JobStatus:
         cpu_seconds=_cpu(values.get("cpu", "")),
         peak_memory=memory * 1024 if memory is not None else None,
         asked=values.get("asked", "").partition(" ")[2],
+        asked_at=float(_whole({"at": values.get("asked", "").partition(" ")[0]}, "at") or 0),
+        sent=values.get("sent", ""),
+        refused=values.get("refused", ""),
         log_bytes=_whole(values, "log") or 0,
         log_complete=values.get("log_cut", "0") == "0" and values.get("log_lost", "0") == "0",
     )
+
+
+_PIECE = re.compile(r" *(\d+) (/.+)/log/(\d+)\Z")
+
+
+def read_survey(text: str) -> dict[tuple[str, int], JobStatus]:
+    """Read the reports of many jobs, by part and attempt. Raises `ValueError` for a text that is none."""
+    reports, mark, sizes = text.partition("sizes=\n")
+    if not mark:
+        raise ValueError("the survey has no end")
+    ends: dict[str, int] = {}
+    for line in sizes.splitlines():
+        if found := _PIECE.match(line):
+            ends[found[2]] = max(ends.get(found[2], 0), int(found[3]) + int(found[1]))
+    seen = {}
+    for block in f"\n{reports}".split("\njob=")[1:]:
+        head, _, report = block.partition("\n")
+        attempt, _, part = head.partition(" ")
+        status = read_report(report)
+        end = ends.get(f"{part}/.{attempt}.job", status.log_bytes)
+        seen[part, int(attempt)] = replace(status, log_bytes=end)
+    return seen
 
 
 def _whole(values: Mapping[str, str], name: str) -> int | None:

@@ -15,6 +15,8 @@ from mqi_ssh_exec.for_each import ForEachOption, check_for_each
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BASE_DIR = re.compile(r"[A-Za-z0-9._/~@%+=:,-]+\Z")
+_WORD = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._,@-]*)?\Z")
+_FOR_QUEUES = ("cpus", "memory", "partition", "account", "extra", "queue_limit")
 _OURS = ("MQI_JOB", "MQI_RUNNER")  # the marks by which a run's processes are found
 
 
@@ -31,6 +33,12 @@ class SshExecSection(Section):
 def _one_line(value: str) -> str:
     if not value or "\n" in value or "\0" in value:
         raise ValueError("a text of one line is wanted")
+    return value
+
+
+def _word(value: str) -> str:
+    if not _WORD.match(value):
+        raise ValueError("not a name that a queue has; letters, digits and . _ , - @ only")
     return value
 
 
@@ -84,6 +92,23 @@ class RunOptions(StepOptions):
         description="GPUs for each run. It sees these alone (CUDA_VISIBLE_DEVICES), unless its command takes {gpu_ids}.",
     )
     time_limit: Duration | None = Field(None, ge=1, description="A run that takes longer is ended, and its case held.")
+    queue_limit: Duration | None = Field(
+        None, ge=1, description="A run that waits longer in its host's queue is taken out, and its case held."
+    )
+    stall_limit: Duration | None = Field(
+        None, ge=1, description="A run whose log has not grown for so long is ended, and its case held."
+    )
+    cpus: int | None = Field(None, ge=1, le=4096, description="CPUs for each run; for a host with a queue (slurm).")
+    memory: Size | None = Field(None, ge=1, description="Memory for each run; for a host with a queue (slurm).")
+    partition: Annotated[str, AfterValidator(_word)] = Field(
+        "", description="Which part of the cluster; for a host with a queue (slurm)."
+    )
+    account: Annotated[str, AfterValidator(_word)] = Field(
+        "", description="Whom it is charged to; for a host with a queue (slurm)."
+    )
+    extra: tuple[Annotated[str, AfterValidator(_one_line)], ...] = Field(
+        (), description="Further options for the queue's program, one each: `--constraint=a100` for sbatch."
+    )
     outputs: tuple[Annotated[str, AfterValidator(_glob)], ...] = Field(
         (), description="Patterns below the work directory; each must match files, none of them empty."
     )
@@ -115,6 +140,8 @@ def check_run(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -> li
             f"`host`: base_dir of {options.host} has characters that a command can't hold safely; "
             "use letters, digits and . _ / @ % + = : , -"
         )
+    if host is not None:
+        problems += _check_queue(options, host)
     both = set(options.log_must_contain) & set(options.log_must_not_contain)
     if both:
         problems.append("`log_must_contain` and `log_must_not_contain` name the same text")
@@ -138,6 +165,15 @@ def _check_part(options: RunOptions) -> list[str]:
             "`command`: all parts would do the same; tell them apart by {part}, {part_index} or {part.GROUP}"
         )
     return problems
+
+
+def _check_queue(options: RunOptions, host: Any) -> list[str]:
+    if host.leases_gpus:
+        set_ = [key for key in _FOR_QUEUES if getattr(options, key)]
+        return [f"`{key}`: host {options.host} has no queue that could see to it (`scheduler: slurm`)" for key in set_]
+    if uses(options.command, "gpu_ids", "gpu_uuids"):
+        return [f"`command`: the queue of {options.host} picks the GPUs; the run finds them in $CUDA_VISIBLE_DEVICES"]
+    return []
 
 
 def _check_reference(name: str, earlier: Sequence[Step], host: str) -> list[str]:

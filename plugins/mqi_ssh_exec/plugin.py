@@ -10,7 +10,7 @@ from mqi_cli import ConfigSection, hookimpl
 if TYPE_CHECKING:
     import typer
 
-    from mqi_cli import Check, CheckContext, Stage
+    from mqi_cli import Check, CheckContext, Scheduler, Stage
 
 LANE = "ssh-exec"
 
@@ -46,6 +46,15 @@ def mqi_stages() -> Sequence[Stage]:
             check=check_run,
         ),
     )
+
+
+@hookimpl
+def mqi_schedulers() -> Sequence[Scheduler]:
+    """Give the ways of starting runs that come along."""
+    from mqi_ssh_exec.direct import Direct
+    from mqi_ssh_exec.slurm import Slurm
+
+    return (Direct(), Slurm())
 
 
 @hookimpl

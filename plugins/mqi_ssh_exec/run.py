@@ -6,28 +6,36 @@ it stands. An attempt ends here only once nothing of its run lives any more: wha
 
 from __future__ import annotations
 
+import hashlib
 import math
 
-from mqi_cli import CaseRef, Done, HostFault, RetryLater, StageContext, Wait
+from mqi_cli import CaseRef, Done, GiveUp, HostFault, Refusal, Resources, RetryLater, StageContext, Wait
+from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
-from mqi_ssh_exec.job import HelperFault, Job
+from mqi_ssh_exec.doubt import IN_DOUBT, doubt, since, stalled
+from mqi_ssh_exec.helper_calls import Order, Place
+from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.options import RunOptions, SshExecSection
 from mqi_ssh_exec.plan import changed, part_of
-from mqi_ssh_exec.scheduler import Order, Place
 from mqi_ssh_exec.verdict import examine, judge, span
 from mqi_ssh_exec.work import work_for
 
 AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done in one turn
+QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
 OVERDUE = 60.0  # seconds after which a run that did not end itself at its limit is ended from here
+TURN_COST = 0.05  # seconds of pause for each run that this process looks after: turns cost more than looks
 _GONE = "lost"  # why a run without its runner is ended
 _NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so has started nothing
 
 
 def job_of(ctx: StageContext, *, attempt: int | None = None) -> Job:
     """Return the run of this attempt, or another, of the context's part."""
-    return Job(ctx.host, Place(ctx.layout.part(ctx.step, ctx.part), attempt or ctx.attempt))
+    part = ctx.layout.part(ctx.step, ctx.part)
+    # The directory's hash stands for the part and the installation: neither may be told in a queue that all users see.
+    name = f"mqi-{ctx.layout.key}-{ctx.step}-{hashlib.sha256(str(part).encode()).hexdigest()[:8]}"
+    return Job(ctx.host, Place(part, attempt or ctx.attempt), ctx.scheduler, name)
 
 
 def named(ctx: StageContext) -> str:
@@ -48,12 +56,14 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
     submitted = ctx.facts.get("submitted") == ctx.attempt
     try:
         job = job_of(ctx)
-        status = job.status() if submitted else JobStatus(JobState.NONE)
+        status = job.status(interval=lambda seen: pause_of(ctx, seen)) if submitted else JobStatus(JobState.NONE)
         if status.state in (JobState.NONE, JobState.CLAIMED):
             order = make_order(ctx)
             if not submitted:
                 ctx.remember(submitted=ctx.attempt)
             status = job.submit(order, wait=AT_ONCE)
+            if status.refused:
+                return _refused(ctx, status)
         return _go_on(ctx, job, status)
     except HostFault as fault:
         begun = ctx.facts.get("submitted") == ctx.attempt
@@ -69,11 +79,19 @@ def _go_on(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
         return _wait_for_earlier(ctx, job, status)
     if status.state is JobState.FINISHED:
         return _finish(ctx, job, status)
+    if status.state is JobState.LOST and status.reason:
+        return _finish(ctx, job, job.settle(status.reason))
     if status.state is JobState.LOST:
         raise RetryLater(
             "its run vanished without a trace of its end: the host was restarted, or somebody ended all of it",
             hint=f"mqi exec logs {ctx.layout.key} {named(ctx)}",
         )
+    if not status.answered:
+        return Wait(FAULT_PAUSE, f"the queue of {ctx.host.name} ({ctx.scheduler.name}) does not answer")
+    if status.state in IN_DOUBT:
+        return doubt(ctx, job, status) or Wait(0, "its queue's word is written down")
+    if status.state is JobState.QUEUED:
+        return _wait_in_queue(ctx, job, status)
     if status.state is JobState.UNKNOWN:
         return Wait(FAULT_PAUSE, _elsewhere("the run", ctx, status))
     if status.state is JobState.HEADLESS:
@@ -83,13 +101,42 @@ def _go_on(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     return _look_after(ctx, job, status)
 
 
-def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
+def pause_of(ctx: StageContext, status: JobStatus) -> float:
+    """Return how often a run is looked at: a young one more often, so that two seconds don't take two hours' interval."""
     options: RunOptions = ctx.options
     section: SshExecSection = ctx.config
+    return min(section.poll if options.poll is None else options.poll, max(1.0, status.seconds / 4))
+
+
+def _refused(ctx: StageContext, status: JobStatus) -> Wait:
+    """Hold a run that its queue will never take; ask again later for any other."""
+    said = " ".join(status.refused.split())[:200]
+    refusal = ctx.scheduler.refusal(status.refused)
+    if refusal is Refusal.NEVER:
+        raise GiveUp(
+            f"{ctx.scheduler.name} refuses it: {said}", hint=f"mqi case retry {ctx.layout.key}, once that is mended"
+        )
+    return Wait(FAULT_PAUSE, f"{ctx.scheduler.name} did not take it yet: {said}")
+
+
+def _wait_in_queue(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
+    options: RunOptions = ctx.options
+    waited = since(ctx, "queued", status)
+    if status.asked or (options.queue_limit and waited > options.queue_limit):
+        status = job.kill(grace=grace_of(ctx), reason="queuetime", wait=2)
+        return Wait(1, f"it is taken out of the queue of {ctx.host.name}")
+    why = f": {status.waits_for}" if status.waits_for not in ("", "None") else ""
+    pause = max(QUEUED_PAUSE, pause_of(ctx, status)) if waited > QUEUED_PAUSE else 1.0
+    return Wait(pause, f"in the queue of {ctx.host.name} for {span(waited)}{why}")
+
+
+def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
+    options: RunOptions = ctx.options
     if options.time_limit and status.seconds > options.time_limit + grace_of(ctx) + OVERDUE:
         status = job.kill(grace=grace_of(ctx), reason="time", wait=2)
-    # Young runs are looked at more often, so that a step of two seconds does not take the interval of one of two hours.
-    pause = min(section.poll if options.poll is None else options.poll, max(1.0, status.seconds / 4))
+    elif options.stall_limit and stalled(ctx, status):
+        status = job.kill(grace=grace_of(ctx), reason="stalled", wait=2)
+    pause = max(pause_of(ctx, status), len(job.lookout) * TURN_COST)
     if status.asked:
         note = f"asked to end: {_processes(status.processes)} left on {ctx.host.name}"
     else:
@@ -99,9 +146,14 @@ def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
 
 def _wait_for_earlier(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
     """End the run of an earlier attempt: its events change nothing any more, and this one may not begin beside it."""
+    earlier = job.of_attempt(status.attempt)
+    if status.state is JobState.UNKNOWN:
+        status = earlier.status()
+    if status.state in IN_DOUBT:
+        return doubt(ctx, earlier, status) or Wait(0, "its queue's word is written down")
     if status.state is JobState.UNKNOWN:
         return Wait(FAULT_PAUSE, _elsewhere(f"the run of attempt {status.attempt}", ctx, status))
-    job.of_attempt(status.attempt).kill(grace=grace_of(ctx), reason="superseded", wait=2)
+    earlier.kill(grace=grace_of(ctx), reason="superseded", wait=2)
     return Wait(2, f"the run of attempt {status.attempt} still lives on {ctx.host.name} and is ended first")
 
 
@@ -136,7 +188,12 @@ def cancel(case: CaseRef, ctx: StageContext) -> Done | Wait:
     del case
     try:
         for attempt in range(ctx.attempt, 0, -1):
-            status = job_of(ctx, attempt=attempt).kill(grace=grace_of(ctx), reason="cancelled", wait=5)
+            job = job_of(ctx, attempt=attempt)
+            status = job.kill(grace=grace_of(ctx), reason="cancelled", wait=5)
+            if status.state in IN_DOUBT:
+                if waits := doubt(ctx, job, status):
+                    return waits
+                continue
             if status.state is JobState.UNKNOWN:
                 return Wait(FAULT_PAUSE, _elsewhere("the run", ctx, status))
             if status.state not in OVER:
@@ -168,7 +225,7 @@ def make_order(ctx: StageContext) -> Order:
     works = {name: work_for(ctx, name) for name in steps_named(options.command)}
     values |= {STEP + name: str(work.path) for name, work in works.items()}
     links = {str(work.path): {name: str(path) for name, path in work.links.items()} for work in works.values()}
-    if len(ctx.gpus) < options.gpus:
+    if ctx.host.config.leases_gpus and len(ctx.gpus) < options.gpus:
         raise RetryLater(f"it needs {options.gpus} GPUs and was given {len(ctx.gpus)}", hint="mqi gpu list")
     environment = dict(options.environment)
     if ctx.gpus:
@@ -181,4 +238,18 @@ def make_order(ctx: StageContext) -> Order:
         time_limit=math.ceil(options.time_limit or 0),
         kill_after=grace_of(ctx),
         log_limit=section.log_limit if options.log_limit is None else options.log_limit,
+        resources=_resources(options, ctx),
+    )
+
+
+def _resources(options: RunOptions, ctx: StageContext) -> Resources:
+    limit = options.time_limit
+    return Resources(
+        gpus=options.gpus,
+        cpus=options.cpus,
+        memory=options.memory,
+        time_limit=math.ceil(limit + grace_of(ctx)) if limit else None,
+        partition=options.partition,
+        account=options.account,
+        extra=options.extra,
     )

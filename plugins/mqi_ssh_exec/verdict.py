@@ -20,6 +20,16 @@ _AGAIN = {
     "no_work": "its work directory could not be made",
     "not_empty": "its work directory was not empty",
     "no_pipe": "the host's file system could not make a pipe in base_dir",
+    "node": "the queue says that the machine it ran on failed",
+    "preempted": "the queue put something more urgent in its place",
+    "requeued": "the queue was about to begin it anew, which only a new attempt may",
+    "ended": "the queue says that it is over, and it left no record of its end",
+    "vanished": "its queue has known nothing of it for a while, and it left no record of its end",
+}
+_HELD = {
+    "timeout": "its queue ended it at the queue's own time limit; give the step a `time_limit`, or another partition",
+    "memory": "its queue ended it because it took more memory than the step's `memory`",
+    "dequeued": "somebody took it out of its host's queue",
 }
 
 
@@ -49,6 +59,14 @@ def judge(status: JobStatus, options: RunOptions, *, key: str, step: str) -> Non
         raise GiveUp(f"it ran longer than its time limit{limit} and was ended", hint=look)
     if status.reason == "operator":
         raise GiveUp(f"an operator ended its run after {took}", hint=f"to run it again: mqi case retry {key}")
+    if status.reason in _HELD:
+        raise GiveUp(_HELD[status.reason], hint=f"{look}; then: mqi case retry {key}")
+    if status.reason == "queuetime":
+        limit = f" of {span(options.queue_limit)}" if options.queue_limit else ""
+        raise GiveUp(f"it waited in its host's queue longer than its queue_limit{limit} and was taken out")
+    if status.reason == "stalled":
+        limit = f" for {span(options.stall_limit)}" if options.stall_limit else ""
+        raise GiveUp(f"its log did not grow{limit} (stall_limit), and it was ended", hint=look)
     if status.reason != "exit":
         raise RetryLater("its run ended in a way that this version does not know", hint=look)
     if status.signal is not None:

@@ -25,7 +25,7 @@ LAYERS = {
     "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child "
     "hosts.streams",
     "words": "case manifest message layout placeholders",
-    "borders": "hosts.base broker.base broker.doorbell",
+    "borders": "hosts.base scheduler broker.base broker.doorbell",
     "what plugins give": "stage patrol check hookspecs sources testing",
     "config": "config.*",
     "hosts and brokers": "hosts.* broker.*",

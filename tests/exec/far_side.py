@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from mqi_ssh_exec.helper import helper_text
+from mqi_ssh_exec.helper_calls import Call, Order, Place, helper_call, kill_call, status_call, submit_call
 from mqi_ssh_exec.job_status import JobStatus, read_report
-from mqi_ssh_exec.scheduler import Call, Direct, Order, Place, helper_call
 
 SHELLS = ("dash", "bash", "busybox")
 
@@ -85,7 +85,7 @@ class FarSide:
         self.helper = directory / "mqi-job"
         self.helper.write_bytes(helper_text())
         self.environment = {"PATH": path, "LEDGER": str(self.ledger), "MARK": str(directory)}
-        self.scheduler = Direct(PurePosixPath(self.helper))
+        self.far_helper = PurePosixPath(self.helper)
 
     def place(self, attempt: int = 1) -> Place:
         return Place(PurePosixPath(self.part), attempt)
@@ -125,13 +125,13 @@ class FarSide:
 
     def submit(self, command: str, *, attempt: int = 1, wait: int = 0, **limits: int) -> JobStatus:
         order = self.order(command, **limits)
-        return read_report(self.call(self.scheduler.submit(self.place(attempt), order, wait=wait)))
+        return read_report(self.call(submit_call(self.far_helper, self.place(attempt), order, wait=wait)))
 
     def status(self, *, attempt: int = 1, wait: int = 0) -> JobStatus:
-        return read_report(self.call(self.scheduler.status(self.place(attempt), wait=wait)))
+        return read_report(self.call(status_call(self.far_helper, self.place(attempt), wait=wait)))
 
     def kill(self, *, attempt: int = 1, grace: int = 1, reason: str = "operator", wait: int = 10) -> JobStatus:
-        call = self.scheduler.kill(self.place(attempt), grace=grace, reason=reason, wait=wait)
+        call = kill_call(self.far_helper, self.place(attempt), grace=grace, reason=reason, wait=wait)
         return read_report(self.call(call))
 
     def ask(self, verb: str, *arguments: str, attempt: int = 1) -> str:

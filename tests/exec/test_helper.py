@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exec.far_side import FarSide, alive, lines_of, processes_below, start_time, until
+from mqi_ssh_exec.helper_calls import submit_call
 from mqi_ssh_exec.job_status import JobState, read_report
 
 STUBBORN = """
@@ -48,7 +49,7 @@ def test_submitted_again_it_is_adopted(far_side: FarSide) -> None:
 
 def test_of_many_submissions_at_once_one_starts_it(far_side: FarSide) -> None:
     order = far_side.order('echo start >>"$LEDGER"; sleep 0.5')
-    calls = [far_side.spawn(far_side.scheduler.submit(far_side.place(), order, wait=5)) for _ in range(8)]
+    calls = [far_side.spawn(submit_call(far_side.far_helper, far_side.place(), order, wait=5)) for _ in range(8)]
     answers = [call.communicate(timeout=60) for call in calls]
     assert {read_report(out.decode()).state for out, _ in answers} == {JobState.FINISHED}
     assert lines_of(far_side.ledger) == ["start"]
@@ -56,7 +57,7 @@ def test_of_many_submissions_at_once_one_starts_it(far_side: FarSide) -> None:
 
 def test_half_a_command_does_not_run(far_side: FarSide) -> None:
     order = far_side.order('echo start >>"$LEDGER"\necho all of it >>"$LEDGER"')
-    call = far_side.scheduler.submit(far_side.place(), order, wait=0)
+    call = submit_call(far_side.far_helper, far_side.place(), order, wait=0)
     program = far_side.spawn(type(call)(call.argv, call.stdin[:22]))
     out, _ = program.communicate(timeout=30)
     assert (program.returncode, out) == (1, b"error=incomplete\n")
@@ -67,7 +68,7 @@ def test_half_a_command_does_not_run(far_side: FarSide) -> None:
 
 def test_a_submission_that_was_ended_by_force_is_taken_up(far_side: FarSide) -> None:
     order = far_side.order('echo start >>"$LEDGER"; sleep 0.2')
-    call = far_side.scheduler.submit(far_side.place(), order, wait=0)
+    call = submit_call(far_side.far_helper, far_side.place(), order, wait=0)
     for delay in (0.0, 0.01, 0.03, 0.06):
         program = far_side.spawn(call)
         try:
@@ -302,7 +303,7 @@ def test_a_file_system_without_space_for_the_log_does_not_stop_the_run(far_side:
     # Files of this run's processes may grow to 64 KiB; dd then fails as it does on a full disk.
     command = "ulimit -f unlimited 2>/dev/null; head -c 3000000 /dev/zero; exit 0"
     order = far_side.order(command, log_limit=1_000_000)
-    call = far_side.scheduler.submit(far_side.place(), order, wait=10)
+    call = submit_call(far_side.far_helper, far_side.place(), order, wait=10)
     limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 128; exec sh "$@"', "sh", *call.argv[1:]]
     program = subprocess.run(limited, input=call.stdin, capture_output=True, env=far_side.environment, timeout=60)
     status = read_report(program.stdout.decode())

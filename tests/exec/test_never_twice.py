@@ -12,6 +12,7 @@ import time
 import pytest
 
 from exec.far_side import FarSide, lines_of, processes_below
+from mqi_ssh_exec.helper_calls import submit_call
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 
 # The lock ends with its last holder, and everything that the command starts holds it.
@@ -29,7 +30,7 @@ def submit(side: FarSide, attempt: int, random_: random.Random) -> JobStatus | N
     command = COMMAND.replace("$ATTEMPT", str(attempt)).replace("$PART", str(random_.randint(1, 6)))
     if random_.random() < 0.5:
         return side.submit(command, attempt=attempt)
-    program = side.spawn(side.scheduler.submit(side.place(attempt), side.order(command), wait=0))
+    program = side.spawn(submit_call(side.far_helper, side.place(attempt), side.order(command), wait=0))
     try:
         program.wait(random_.random() * 0.15)
     except subprocess.TimeoutExpired:

@@ -16,8 +16,8 @@ from exec.turns import Bench
 from mqi_cli import Done, Earlier, GiveUp, GpuLease, Host, HostFault, HostUnreachable, RetryLater, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec import helper
+from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.helper import helper_path
-from mqi_ssh_exec.job import HelperFault
 from mqi_ssh_exec.run import make_order
 from servers.proxy import TcpProxy
 

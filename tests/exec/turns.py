@@ -11,7 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from exec.far_side import processes_below
-from mqi_cli import CaseRef, Done, Earlier, GpuLease, Host, RemoteLayout, Stage, Step, StepOptions, Wait, Workflow
+from mqi_cli import (
+    CaseRef,
+    Done,
+    Earlier,
+    GpuLease,
+    Host,
+    RemoteLayout,
+    Scheduler,
+    Stage,
+    Step,
+    StepOptions,
+    Wait,
+    Workflow,
+)
+from mqi_ssh_exec.direct import Direct
 from mqi_ssh_exec.options import RunOptions, SshExecSection
 from mqi_ssh_exec.plugin import mqi_stages
 from mqi_ssh_exec.run import job_of
@@ -45,6 +59,7 @@ class Context:
         self.gpus: Sequence[GpuLease] = ()
         self.data_dir = bench.directory / "data"
         self.host = bench.host
+        self.scheduler = bench.scheduler
 
     @property
     def layout(self) -> RemoteLayout:
@@ -70,8 +85,9 @@ class Context:
 class Bench:
     """A case on a host."""
 
-    def __init__(self, directory: Path, host: Host) -> None:
+    def __init__(self, directory: Path, host: Host, scheduler: Scheduler | None = None) -> None:
         self.directory = directory
+        self.scheduler = scheduler or Direct()
         self.host = host
         self.far = directory / "far"
         self.ledger = directory / "ledger"

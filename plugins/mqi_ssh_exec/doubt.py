@@ -1,0 +1,55 @@
+"""What is remembered of a run over turns: since when it is in doubt, in its queue, or without a sign. Times are the host's."""
+
+from __future__ import annotations
+
+from mqi_cli import StageContext, Wait
+from mqi_ssh_exec.job import Job
+from mqi_ssh_exec.job_status import JobState, JobStatus
+
+IN_DOUBT = frozenset({JobState.ENDED, JobState.ABSENT})
+ABSENT_FOR = 600.0  # seconds for which a queue may not know a run before that is believed: sacct lags, squeue forgets
+SETTLE_FOR = 60.0  # seconds that a record written on another machine may take to be seen (NFS keeps old listings)
+LOOK_AGAIN = 5.0
+
+
+def since(ctx: StageContext, what: str, status: JobStatus) -> float:
+    """Return for how many seconds this has been so, by the host's clock; remember the first time."""
+    key = f"{what}:{status.attempt}"
+    known = ctx.facts.get("since") or []
+    if not (isinstance(known, list) and len(known) == 2 and known[0] == key):
+        known = [key, status.now]
+        ctx.remember(since=known)
+    return max(0.0, status.now - float(known[1]))
+
+
+def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
+    """Wait while a run's end may yet show; then write its queue's word down. None once that is done."""
+    waited = since(ctx, str(status.state), status)
+    begun = status.started is not None
+    queue = f"the queue of {ctx.host.name}"
+    if status.state is JobState.ENDED:
+        if begun and waited < SETTLE_FOR:
+            return Wait(LOOK_AGAIN, f"{queue} says {status.word}; the run's own record is waited for")
+        job.settle(status.reason)
+        return None
+    if waited < ABSENT_FOR:
+        return Wait(LOOK_AGAIN * 2, f"{queue} does not know the run: unknown, for up to {ABSENT_FOR / 60:.0f} min")
+    job.settle("vanished")
+    return None
+
+
+def stalled(ctx: StageContext, status: JobStatus) -> bool:
+    """Whether a run's log has not grown for its `stall_limit`."""
+    if status.asked == "stalled":
+        return True
+    limit: float = ctx.options.stall_limit
+    known = ctx.facts.get("grown") or []
+    if not (isinstance(known, list) and len(known) == 3 and known[0] == status.attempt):
+        ctx.remember(grown=[status.attempt, status.log_bytes, status.now])
+        return False
+    _, size, at = known
+    if status.log_bytes != size:
+        if status.now - at > limit / 10:  # not at each line: what is remembered is written to the disk
+            ctx.remember(grown=[status.attempt, status.log_bytes, status.now])
+        return False
+    return bool(status.now - at > limit)

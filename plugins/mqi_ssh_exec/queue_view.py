@@ -1,0 +1,58 @@
+"""Puts together what a run's records and its queue say of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mqi_cli import Queued, QueueState
+from mqi_ssh_exec.job_status import JobState, JobStatus
+
+# A run that ended so has its reason in the queue: its own records only know the signal.
+ENDS = {
+    QueueState.ENDED: "ended",
+    QueueState.CANCELLED: "dequeued",
+    QueueState.TIMEOUT: "timeout",
+    QueueState.MEMORY: "memory",
+    QueueState.NODE: "node",
+    QueueState.PREEMPTED: "preempted",
+    QueueState.REQUEUED: "requeued",
+}
+LIVE = frozenset({QueueState.PENDING, QueueState.RUNNING})
+
+
+@dataclass(frozen=True)
+class QueueLook:
+    """What a queue said at one look. `known` None: it gave no answer. `past` None: it keeps no records of the past."""
+
+    known: Mapping[str, Queued] | None
+    past: Mapping[str, Queued] | None = None
+
+    def find(self, tag: str) -> Queued | None:
+        """Return a run; what lives goes before what is past."""
+        return (self.known or {}).get(tag) or (self.past or {}).get(tag)
+
+
+def asks_queue(status: JobStatus) -> bool:
+    """Whether the records leave something open that the queue may know."""
+    if not status.sent:
+        return False
+    open_ = status.state in (JobState.QUEUED, JobState.UNKNOWN, JobState.LOST)
+    return open_ or (status.state is JobState.FINISHED and status.reason == "terminated")
+
+
+def with_queue(status: JobStatus, look: QueueLook, tag: str) -> JobStatus:
+    """Return a run's status with what its queue knows. Proof from its records is never overruled."""
+    found = look.find(tag)
+    if status.state in (JobState.FINISHED, JobState.LOST):
+        if found is None or found.state in (*LIVE, QueueState.ENDED):
+            return status
+        return replace(status, reason=ENDS[found.state], word=found.word)
+    if found is None:
+        return replace(status, answered=False) if look.known is None else replace(status, state=JobState.ABSENT)
+    status = replace(status, word=found.word, node=status.node or found.node, sent=found.id)
+    if found.state is QueueState.PENDING:
+        return replace(status, state=JobState.QUEUED, waits_for=found.reason)
+    if found.state is QueueState.RUNNING:
+        return replace(status, state=JobState.RUNNING if status.state is JobState.UNKNOWN else JobState.STARTING)
+    return replace(status, state=JobState.ENDED, reason=ENDS[found.state])
