@@ -370,6 +370,8 @@ class Acts:
 
     def _refuse_if_leased(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> None:
         now = self._conductor.clock.now()
+        if part.cancel:
+            raise UsageError(f"{part.step} of this case is being cancelled", hint=f"mqi case why {case.key}")
         if part.state is PartState.WORKING and (part.lease_until or 0) > now:
             left = (part.lease_until or 0) - now
             raise UsageError(

@@ -6,6 +6,7 @@ lost, because nobody could report; what is decided meanwhile waits in the outbox
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from random import Random
 from mqi_cli.broker.base import Broker, Delivery, Outgoing
 from mqi_cli.clock import Clock
 from mqi_cli.clockwork import Clockwork
+from mqi_cli.condition import Condition, NotRunning
 from mqi_cli.conductor import Conductor
 from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
@@ -44,6 +46,7 @@ class ConductorProcess:
         clock: Clock | None = None,
         random: Random | None = None,
         beat: Callable[[], None] = lambda: None,
+        not_running: Callable[[], NotRunning] = dict,
     ) -> None:
         self._store = store
         self._broker = broker
@@ -52,6 +55,9 @@ class ConductorProcess:
         self._beat = beat
         self._conductor = Conductor(store, config, clock=self._clock, random=random)
         self._clockwork = Clockwork(self._conductor, lane_is_idle=self._lane_is_idle)
+        lanes = [EVENTS_LANE, *plugins.lanes()]
+        self._condition = Condition(store, broker, self._clock, lanes=lanes, not_running=not_running)
+        self._config = config
         self._stop = threading.Event()
         self._told = 0
         self._away = ""
@@ -63,6 +69,9 @@ class ConductorProcess:
     def run(self) -> None:
         """Serve until asked to stop. Raises nothing that trying again can mend."""
         self.begin()
+        self._condition.forget_gone(
+            hosts=self._config.hosts, sources=[each.name for each in self._config.source_views()]
+        )
         log.info("the conductor is at work")
         while not self._stop.is_set():
             self._beat()
@@ -70,6 +79,8 @@ class ConductorProcess:
                 self.turn(timeout=TICK)
                 self._is_back()
             except BrokerError as error:
+                with contextlib.suppress(StateError):  # the log has it, and the next turn says it again
+                    self._condition.broker_is_away(error)
                 self._is_away(f"the broker: {error.message}")
             except StateError as error:
                 self._is_away(error.message)
@@ -93,6 +104,8 @@ class ConductorProcess:
             timeout = 0
         self._clockwork.tick()
         self.relay()
+        self._condition.broker_answers()
+        self._condition.look()
         self._tell_observers()
 
     def relay(self) -> None:

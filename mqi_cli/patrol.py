@@ -86,7 +86,10 @@ class GpusSeen:
 
 @dataclass(frozen=True)
 class Alert:
-    """Something a person should know. Raised once for each `topic`, and once more when `active` is False (all clear)."""
+    """Something a person should know. Raised once for each `topic`, and once more when `active` is False (all clear).
+
+    A topic about a source or a host is `source:<name>` or `<what>:<host>`: it is cleared when the config loses that one.
+    """
 
     topic: str
     active: bool

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from mqi_cli.broker import open_broker
 from mqi_cli.broker.base import Broker, Outgoing
@@ -17,6 +18,8 @@ from mqi_cli.conductor_process import ConductorProcess
 from mqi_cli.config.find import find_config
 from mqi_cli.config.load import load_config
 from mqi_cli.config.loaded import Config
+from mqi_cli.crew import ChildState
+from mqi_cli.daemon import DaemonFiles
 from mqi_cli.errors import BrokerError, UsageError
 from mqi_cli.host_pool import HostPool
 from mqi_cli.intake import Intake
@@ -41,7 +44,14 @@ def run_conductor() -> None:
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock.acquire("a conductor")
     store, broker = open_store(config.state_path), open_broker(config)
-    process = ConductorProcess(config=config, plugins=plugins, store=store, broker=broker, beat=beat.turn)
+    process = ConductorProcess(
+        config=config,
+        plugins=plugins,
+        store=store,
+        broker=broker,
+        beat=beat.turn,
+        not_running=partial(_not_running, DaemonFiles(config.state_dir)),
+    )
     _on_stop(process.ask_stop)
     try:
         process.run()
@@ -93,6 +103,17 @@ def run_worker(lane: str, *, threads: int, with_patrols: bool) -> None:
         broker.close()
         if store is not None:
             store.close()
+
+
+def _not_running(files: DaemonFiles) -> dict[str, str]:
+    """Return the daemon's processes that it has given up on for now, each with the reason."""
+    status = files.read_status()
+    gave_up = (ChildState.FATAL, ChildState.REFUSED)
+    return (
+        {each.name: f"{each.state}, {each.last_exit}" for each in status.children if each.state in gave_up}
+        if status
+        else {}
+    )
 
 
 def _load() -> tuple[Config, Plugins]:

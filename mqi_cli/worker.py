@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ log = logging.getLogger("mqi.worker")
 ALIVE_EVERY = 15.0
 TAKE_TIMEOUT = 1.0
 BROKER_PAUSE = 2.0
+ASK_AGAIN = 60.0  # seconds, where this worker's config lacks what an attempt that goes on needs
+BEGUN_KEPT = 1000  # ids of commands
 
 
 class Worker:
@@ -65,6 +67,7 @@ class Worker:
         self._slots = threading.Semaphore(threads)
         self._stop = threading.Event()
         self._turns: dict[str, Turn] = {}
+        self._begun: deque[str] = deque(maxlen=BEGUN_KEPT)
         self._threads: set[threading.Thread] = set()
         self._alive_number = itertools.count(1)
         self._started = self._clock.now()
@@ -133,6 +136,7 @@ class Worker:
         accepted = self._event(command, EventKind.ACCEPTED, 1, {})
         self._broker.answer(delivery, [_outgoing(accepted)])
         crash_point("worker.acknowledged")
+        self._begun.append(command.id)
         thread = threading.Thread(target=self._perform, args=(command,), name=f"{command.case}-{command.step}")
         self._threads.add(thread)
         thread.start()
@@ -140,7 +144,7 @@ class Worker:
 
     def _is_wanted(self, command: Command) -> bool:
         """Look whether the state database still wants this turn. Where there is none here, the conductor's fence decides later."""
-        if command.id in self._turns:
+        if command.id in self._begun:  # published twice, by a relay that died in between or by a replay
             return False
         if self._store is None:
             return True
@@ -182,6 +186,9 @@ class Worker:
             case = self._find(command, needed=turn.stage.local)
         except MqiError as error:
             log.warning("%s", error.message, extra=extra)
+            if command.turn > 1:
+                # An earlier turn may have left a run on a host: the attempt, and with it its GPUs, must not end here.
+                return EventKind.WAIT, {"seconds": ASK_AGAIN, "note": error.message}
             return EventKind.RETRY, {"reason": error.message, "hint": error.hint, "after": None, "host": ""}
         self._turns[command.id] = turn
         kind, data, problem = run_turn(case, turn, cancel=command.cancel)

@@ -62,6 +62,7 @@ def overview(operator: Operator) -> dict[str, Any]:
         "processes": [] if daemon is None else [dataclasses.asdict(child) for child in daemon.children],
         "broker": "rabbitmq" if operator.config.broker else "embedded",
         "unsent": operator.store.messages.unsent_count() if exists else 0,
+        "lanes": {lane: load._asdict() for lane, load in operator.store.switches.loads().items()} if exists else {},
         "cases": {str(state): count for state, count in counts.items()},
         "hosts": operator.hosts() if exists else [],
         "drain": operator.store.switches.drain() if exists else "",
@@ -83,8 +84,10 @@ def _troubles(
     store = operator.store
     if drain := store.switches.drain():
         yield Trouble(f"no new work is begun: {drain}", "mqi daemon undrain")
+    said = {f"process:{child.name}" for child in daemon.broken} if daemon else set()
     for alert in store.switches.alerts():
-        yield Trouble(alert["text"], alert["hint"])
+        if alert["topic"] not in said:
+            yield Trouble(alert["text"], alert["hint"])
     if counts[CaseState.HELD]:
         held = store.cases.listing(states=[CaseState.HELD], limit=1)[0]
         one = f"{held.name}: {held.reason}"
@@ -113,6 +116,8 @@ def overview_text(data: dict[str, Any]) -> str:
     lines.append("cases  " + ("  ".join(f"{count} {state}" for state, count in cases.items() if count) or "none yet"))
     if data["unsent"]:
         lines.append(f"queue  {data['unsent']} commands wait to be sent")
+    if held := [f"{lane} {load['held']}" for lane, load in data["lanes"].items() if load["held"]]:
+        lines.append(f"queue  messages in the broker: {', '.join(held)}")
     for host in data["hosts"]:
         load = f", load {host['load']:.1f}" if host["load"] is not None else ""
         reason = f": {host['reason']}" if host["reason"] else ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peewee import EXCLUDED
 
-from mqi_cli.store.records import GpuRow, HostRow
+from mqi_cli.store.records import GpuRow, HostRow, LaneLoad
 from mqi_cli.store.statements import Rows, Statement, blank
 from mqi_cli.store.tables import AlertTable, FlagTable, GpuTable, HostTable, WorkerTable
 
@@ -164,6 +165,18 @@ class Switches:
             FlagTable.replace(name="drain", value=reason).execute(self._database)
         else:
             FlagTable.delete().where(FlagTable.name == "drain").execute(self._database)
+
+    def loads(self) -> dict[str, LaneLoad]:
+        """Return what the broker held of each lane when the conductor last looked."""
+        query = FlagTable.select(FlagTable.value).where(FlagTable.name == "lanes")
+        for (value,) in query.tuples().execute(self._database):
+            return {lane: LaneLoad(*counts) for lane, counts in json.loads(value).items()}
+        return {}
+
+    def set_loads(self, loads: Mapping[str, LaneLoad]) -> None:
+        """Note what the broker holds of each lane."""
+        value = json.dumps(loads)
+        FlagTable.replace(name="lanes", value=value).execute(self._database)
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return what a person should know now, oldest first."""

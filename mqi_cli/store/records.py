@@ -151,3 +151,10 @@ class OutboxRow(NamedTuple):
     message: str
     lane: str
     body: bytes
+
+
+class LaneLoad(NamedTuple):
+    """How many messages the broker held of a lane, and how many lay among its dead letters."""
+
+    held: int
+    dead: int

@@ -14,7 +14,7 @@ from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.store import Store
 from mqi_cli.store.database import translated
 from mqi_cli.store.parts import LIVE
-from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, PartRow
+from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, LaneLoad, PartRow
 from mqi_cli.store.tables import AlertTable, CaseTable, PartTable
 
 # What a person should see first comes first.
@@ -88,6 +88,7 @@ class WatchData:
     events: tuple[NamedEvent, ...]  # newest first
     unsent: int  # commands that the broker does not have yet
     drain: str
+    loads: dict[str, LaneLoad]  # what the broker held of each lane when the conductor last looked
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Views:
                 events=tuple(self._events(events)),
                 unsent=store.messages.unsent_count(),
                 drain=store.switches.drain(),
+                loads=store.switches.loads(),
             )
 
     def detail(self, key: str, *, events: int = 500) -> CaseDetail | None:

@@ -10,7 +10,7 @@ from mqi_cli.crew import BROKEN, ChildState
 from mqi_cli.daemon import DaemonStatus
 from mqi_cli.printable import printable
 from mqi_cli.quantity import age, size, time_of_day
-from mqi_cli.store.records import CaseRow, GpuRow, HostRow, PartRow
+from mqi_cli.store.records import CaseRow, GpuRow, HostRow, LaneLoad, PartRow
 from mqi_cli.store.views import STATE_ORDER, LaneCount, NamedEvent, WatchData, WorkerRow
 from mqi_cli.watch.grid import Column, Row
 
@@ -147,7 +147,10 @@ def _banners(data: WatchData | None, daemon: DaemonView, problem: str, hint: str
         return
     if data.drain:
         yield Banner(f"no new work is begun: {printable(data.drain)}", "mqi daemon undrain", WARN)
+    said = {f"process:{child.name}" for child in daemon.status.broken} if daemon.status else set()
     for alert in data.alerts:
+        if alert.topic in said:
+            continue
         yield Banner(printable(alert.text), printable(alert.hint), WARN)
 
 
@@ -303,7 +306,10 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
     if data is None:
         return
     yield from (_other_worker(worker, now) for worker in _others(data.workers, own, now))
-    yield from (_lane(lane) for lane in data.lanes)
+    counts = {lane.lane: lane for lane in data.lanes}
+    loaded = {name for name, load in data.loads.items() if load.held or load.dead}
+    for name in sorted(counts.keys() | loaded):
+        yield _lane(counts.get(name, LaneCount(name, 0, 0, 0)), data.loads.get(name, LaneLoad(0, 0)))
     if data.unsent:
         cells = {"name": "outbox", "state": f"{data.unsent} unsent", "note": "the broker does not have them yet"}
         yield Row(key="outbox", cells=cells, styles={"state": WARN})
@@ -333,11 +339,21 @@ def _other_worker(worker: WorkerRow, now: float) -> Row:
     )
 
 
-def _lane(lane: LaneCount) -> Row:
-    counts = ((lane.queued, "queued"), (lane.working, "at work"), (lane.waiting, "waiting"))
+def _lane(lane: LaneCount, load: LaneLoad) -> Row:
+    counts = (
+        (lane.queued, "queued"),
+        (lane.working, "at work"),
+        (lane.waiting, "waiting"),
+        (load.held, "in the broker"),
+        (load.dead, "dead letters"),
+    )
     note = ", ".join(f"{count} {what}" for count, what in counts if count)
     cells = {"name": f"lane {printable(lane.lane)}", "state": "", "note": note}
-    return Row(key=f"lane {lane.lane}", cells=cells, styles={"": QUIET} if not lane.queued else {})
+    return Row(
+        key=f"lane {lane.lane}",
+        cells=cells,
+        styles={"note": BAD} if load.dead else {"": QUIET} if not lane.queued else {},
+    )
 
 
 def _event(each: NamedEvent) -> Row:

@@ -89,4 +89,4 @@ def patrol_retention(ctx: PatrolContext) -> None:
         left += each.is_problem
         ctx.log.info("archive of %s, revision %d: %s", each.archived.key, each.archived.revision, each.outcome)
     text = f"{left} archives are too old and can't be removed" if left else "old archives can be removed again"
-    ctx.report(Alert("archive:retention", bool(left), text, "mqi archive prune --dry-run" if left else ""))
+    ctx.report(Alert("archive-retention", bool(left), text, "mqi archive prune --dry-run" if left else ""))

@@ -213,8 +213,8 @@ def test_the_retention_patrol_removes_what_is_old_and_raises_an_alert_for_what_i
     swap_for_another(filed.archive)
     patrol_retention(ctx)
     assert [(each.topic, each.active) for each in ctx.seen] == [
-        ("archive:retention", False),
-        ("archive:retention", True),
+        ("archive-retention", False),
+        ("archive-retention", True),
     ]
     assert "patient" not in ctx.seen[-1].text
     filed.archive.unlink()

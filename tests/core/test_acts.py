@@ -189,3 +189,18 @@ def test_a_held_step_is_worked_on_by_hand_and_the_case_goes_on(bench: Any) -> No
     bench.answer(command, EventKind.DONE, facts={})
 
     assert bench.fresh(case).step == "run"
+
+
+def test_a_step_that_is_being_cancelled_is_nobodys_to_take_up(bench: Any) -> None:
+    case = bench.case()
+    bench.do(bench.command())
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.WAIT, seconds=5, note="it runs")
+    bench.acts.cancel(case.id)
+    bench.retry(bench.command(), "the host does not answer", host="hpc")
+    assert bench.part(case).cancel
+    before = bench.part(case)
+    with pytest.raises(UsageError, match="being cancelled"):
+        bench.acts.claim(case.id, "run", worker="somebody", daemon_running=False)
+    assert bench.part(case) == before

@@ -6,10 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mqi_cli.broker.base import Outgoing
+from mqi_cli.broker.base import LaneDepth, Outgoing
 from mqi_cli.broker.embedded import EmbeddedBroker
 from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, decode, encode
 from mqi_cli.plugins import load_plugins
@@ -118,3 +119,29 @@ def test_a_bug_in_a_stage_is_told_by_its_kind_and_place_without_its_message(benc
     assert found[-1].data["reason"] == "ValueError"
     assert "in broken" in found[-1].data["traceback"]
     assert "Doe" not in str(found[-1].data)
+
+
+def test_an_attempt_that_goes_on_waits_where_the_workers_config_lacks_its_step(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    stage = Stage("run", lambda case, ctx: Done(), "lane-x", local=False)
+    with serving(bench, broker, stage):
+        first, later = command("other"), replace(command("other"), id="m-2", turn=2)
+        broker.publish([Outgoing("lane-x", each.id, encode(each)) for each in (first, later)])
+        found = events(broker, lambda found: {EventKind.RETRY, EventKind.WAIT} <= {event.kind for event in found})
+    ends = {event.turn: event for event in found if event.kind is not EventKind.ACCEPTED}
+    assert ends[1].kind is EventKind.RETRY, "nothing can have begun: a further attempt may be made"
+    assert ends[2].kind is EventKind.WAIT, "a run may live: the attempt keeps its GPUs"
+    assert "has no step other" in ends[2].data["note"]
+    broker.close()
+
+
+def test_a_command_that_comes_twice_is_performed_once(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    calls: list[str] = []
+    stage = Stage("run", lambda case, ctx: calls.append("run") or Done(), "lane-x", local=False)  # type: ignore[func-returns-value]
+    with serving(bench, broker, stage):
+        for _ in range(3):
+            broker.publish([Outgoing("lane-x", "m-1", encode(command("run")))])
+            events(broker, lambda found: broker.depth("lane-x") == LaneDepth(0, 0, 0))
+    assert calls == ["run"]
+    broker.close()

@@ -1,0 +1,32 @@
+"""The fixture `plant`, and both brokers to run it over."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.plant import Plant
+from mqi_cli.hosts.sshd import OpenSSHServer
+from servers.house import kept_on_failure
+
+
+@pytest.fixture
+def plant(sshd: OpenSSHServer, request: pytest.FixtureRequest) -> Iterator[Plant]:
+    """A plant that is not configured yet; its seed comes from the test's name."""
+    directory = Path(tempfile.mkdtemp(prefix="mqi-plant-"))
+    with kept_on_failure(directory, request.node):
+        yield Plant(directory, sshd, seed=zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker(request: pytest.FixtureRequest, plant: Plant) -> str:
+    """The config's broker section: none, and a RabbitMQ."""
+    if request.param == "embedded":
+        return ""
+    node = request.getfixturevalue("rabbitmq")
+    plant.secrets.append(node.password)
+    return plant.broker(node)
