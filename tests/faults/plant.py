@@ -165,7 +165,7 @@ class Plant(House):
         logs = [line for each in sorted(self.directory.rglob("*.log")) for line in _tail(each)]
         return cases + "\n" + "\n".join(logs)
 
-    def wait_done(self, *, limit: float = 60.0, keep: Any = lambda: None) -> None:
+    def wait_done(self, *, limit: float = 90.0, keep: Any = lambda: None) -> None:
         """Wait until every dropped case is done; `keep` is called at each look."""
 
         def look() -> bool:
