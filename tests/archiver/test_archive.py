@@ -134,7 +134,7 @@ def test_results_or_input_that_are_gone_are_refused(filing: Filing) -> None:
 def test_a_link_among_the_results_is_refused_by_count(filing: Filing) -> None:
     ctx = filing.turn()
     (filing.results / "link").symlink_to("/etc/passwd")
-    with pytest.raises(GiveUp, match="1 symbolic links"):
+    with pytest.raises(GiveUp, match="1 symbolic link"):
         ctx.workflow.steps[-1].stage.run(filing.case, ctx)
 
 

@@ -90,4 +90,4 @@ def test_a_damaged_archive_is_named_and_leaves_with_exit_code_1(shell: Shell) ->
 def test_a_directory_that_cannot_be_a_case_leaves_with_exit_code_1(shell: Shell) -> None:
     (shell.base / "in/c1/link").symlink_to("a.ptn")
     (seen,) = shell.json("scan", "--wait", code=1)
-    assert (seen["stand"], seen["note"]) == ("problem", "it holds 1 symbolic links")
+    assert (seen["stand"], seen["note"]) == ("problem", "it holds 1 symbolic link")

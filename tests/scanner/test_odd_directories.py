@@ -25,17 +25,17 @@ def add_link_loop(case: Path) -> str:
 
 def add_link_to_outside(case: Path) -> str:
     (case / "passwd").symlink_to("/etc/passwd")
-    return "it holds 1 symbolic links"
+    return "it holds 1 symbolic link"
 
 
 def add_fifo(case: Path) -> str:
     os.mkfifo(case / "pipe")
-    return "it holds 1 special files (FIFO, socket or device)"
+    return "it holds 1 special file (FIFO, socket or device)"
 
 
 def add_odd_name(case: Path) -> str:
     (Path(os.fsdecode(bytes(case) + b"/\xff\xfe"))).touch()
-    return "it holds 1 names that are not UTF-8"
+    return "it holds 1 name that is not UTF-8"
 
 
 @pytest.mark.parametrize("spoil", [add_link_loop, add_link_to_outside, add_fifo, add_odd_name])
@@ -66,7 +66,7 @@ def test_an_unreadable_directory_in_a_case_is_its_problem(world: Any, monkeypatc
         return real(path)
 
     monkeypatch.setattr("mqi_cli.manifest.os.scandir", locked_field)
-    assert by_name(world.look())["bad"].problem == "it holds 1 unreadable directories"
+    assert by_name(world.look())["bad"].problem == "it holds 1 unreadable directory"
     assert by_name(world.look(after=30))["good"].fingerprint
     monkeypatch.undo()
     world.look(after=60)

@@ -260,9 +260,9 @@ def test_a_problem_is_the_cases_reason_until_it_is_mended(core: Core) -> None:
     core.write("c1/a")
     (core.incoming / "c1/link").symlink_to("a")
     core.look()
-    assert core.reason("c1") == "it holds 1 symbolic links"
+    assert core.reason("c1") == "it holds 1 symbolic link"
     core.look(after=60)
-    assert core.reason("c1") == "it holds 1 symbolic links"
+    assert core.reason("c1") == "it holds 1 symbolic link"
     (core.incoming / "c1/link").unlink()
     core.look(after=10)
     core.look(after=30)

@@ -185,7 +185,7 @@ def test_a_source_with_a_link_is_held_and_the_reason_names_no_file(bench: Bench)
     fill(bench.source, {"a": b"1"})
     (bench.source / "secret-name").symlink_to("/etc/passwd")
 
-    with pytest.raises(GiveUp, match="1 symbolic links") as caught:
+    with pytest.raises(GiveUp, match="1 symbolic link") as caught:
         bench.upload(case=bench.case(fingerprint=""))
 
     assert "secret-name" not in caught.value.message + caught.value.hint
