@@ -21,6 +21,7 @@ from mqi_ssh_exec.plan import changed, part_of
 from mqi_ssh_exec.verdict import examine, judge, span
 from mqi_ssh_exec.work import work_for
 
+LOOK_TWICE = 1  # seconds between two looks at the outputs of a run that left processes behind
 AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done in one turn
 QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
@@ -173,7 +174,9 @@ def _finish(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     options: RunOptions = ctx.options
     judge(status, options, key=ctx.layout.key, step=named(ctx))
     found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []
-    outputs = job.outputs(options.outputs) if options.outputs else None
+    # Its exit record says that nothing of it is left; where something had to be ended, others may know what else writes.
+    pause = LOOK_TWICE if status.left else 0
+    outputs = job.outputs(options.outputs, pause=pause) if options.outputs else None
     if outputs is not None and not outputs.stable:
         return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
     return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=named(ctx)))
