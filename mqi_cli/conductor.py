@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
 from mqi_cli.clock import Clock
@@ -287,9 +288,7 @@ class Conductor:
             state=PartState.WORKING,
             worker=event.worker,
             lease_until=self.clock.now() + self.config.daemon.lease,
-            progress_done=float(event.data.get("done", part.progress_done)),
-            progress_total=float(event.data.get("total", part.progress_total)),
-            progress_unit=str(event.data.get("unit", part.progress_unit)),
+            **_progress_of(part, event.data),
         )
 
     def _remembered(self, case: CaseRow, part: PartRow, event: Event) -> None:
@@ -331,6 +330,7 @@ class Conductor:
         self.store.parts.update(
             part.id, state=PartState.WAITING, waiting_for="turn", reason=str(event.data.get("note", "")), hint="",
             due_at=self.clock.now() + seconds, lease_until=None, worker="", losses=0,
+            **_progress_of(part, event.data.get("progress", {})),
         )  # fmt: skip
 
     def _retry(self, case: CaseRow, part: PartRow, event: Event) -> None:
@@ -470,3 +470,12 @@ class Conductor:
             for each in former:
                 self.store.parts.update(each.id, waiting_for="")
                 self.dispatch.release(each)
+
+
+def _progress_of(part: PartRow, told: Facts) -> dict[str, Any]:
+    """Return the columns of a part that say how far it is, by what its worker told."""
+    return {
+        "progress_done": float(told.get("done", part.progress_done)),
+        "progress_total": float(told.get("total", part.progress_total)),
+        "progress_unit": str(told.get("unit", part.progress_unit)),
+    }

@@ -78,6 +78,7 @@ class Turn:
         self._show = show
         self._lock = threading.Lock()
         self._progress: Facts = {}
+        self._told: Facts = {}
         self._reported_at = self._sign_at = clock.elapsed()
 
     @property
@@ -138,8 +139,13 @@ class Turn:
         """Renew the lease by a report of how far it is."""
         self._reported_at = self._clock.elapsed()
         with self._lock:
-            data = dict(self._progress)
+            data = self._told = dict(self._progress)
         self._report(EventKind.PROGRESS, data)
+
+    def untold(self) -> Facts:
+        """Return how far it is where no report has said it yet: a turn that ends at once says it at its end."""
+        with self._lock:
+            return {"progress": dict(self._progress)} if self._progress != self._told else {}
 
     def renew_if_alive(self, *, every: float) -> None:
         """Renew the lease when the last report is older than `every` seconds and the stage gave a sign within its `stall`."""
@@ -207,7 +213,7 @@ def run_turn(case: CaseRef, turn: Turn, *, cancel: bool = False) -> tuple[EventK
             raise GiveUp(f"stage {turn.stage.name} has nothing to {'cancel' if cancel else 'list'}")
         outcome = function(case, turn)
         if isinstance(outcome, Wait):
-            return EventKind.WAIT, {"seconds": float(outcome.seconds), "note": outcome.note}, None
+            return EventKind.WAIT, {"seconds": float(outcome.seconds), "note": outcome.note, **turn.untold()}, None
         if not isinstance(outcome, Done):
             raise TypeError(f"stage {turn.stage.name} returned {type(outcome).__name__}, not Done or Wait")
         check_facts(outcome.facts)

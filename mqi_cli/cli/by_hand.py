@@ -73,7 +73,10 @@ class ByHand:
                 kind, data, error = run_turn(row.ref, turn)
                 if kind is not EventKind.WAIT or stop.is_set():
                     return kind, data, error
-                show(0, 0, str(data["note"]), "")
+                if "progress" in data:
+                    turn.renew()  # who watches from elsewhere sees it too
+                far = data.get("progress") or {"done": 0, "total": 0, "unit": str(data["note"])}
+                show(far["done"], far["total"], far["unit"], str(data["note"]))
                 stop.wait(float(data["seconds"]))
                 if stop.is_set():
                     return kind, data, error

@@ -144,7 +144,8 @@ def _progress(part: PartRow) -> str:
     share = 100 * part.progress_done / part.progress_total
     if part.progress_unit in ("B", "bytes", "byte"):
         return f" ({size(part.progress_done)} of {size(part.progress_total)}, {share:.0f} %)"
-    return f" ({part.progress_done:g} of {part.progress_total:g} {part.progress_unit}, {share:.0f} %)"
+    unit = f" {part.progress_unit}" if part.progress_unit else ""
+    return f" ({part.progress_done:g} of {part.progress_total:g}{unit}, {share:.0f} %)"
 
 
 def details(operator: Operator, row: CaseRow) -> dict[str, Any]:

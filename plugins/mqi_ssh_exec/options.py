@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from mqi_cli import Duration, Section, Size, Step, StepOptions
 from mqi_ssh_exec.command import check_command, groups_named, steps_named, uses
 from mqi_ssh_exec.for_each import ForEachOption, check_for_each
+from mqi_ssh_exec.progress import check_progress
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BASE_DIR = re.compile(r"[A-Za-z0-9._/~@%+=:,-]+\Z")
@@ -55,6 +56,12 @@ def _variable(name: str) -> str:
     if not _VARIABLE.match(name) or name in _OURS:
         raise ValueError("not a name that a command's environment may have")
     return name
+
+
+def _progress(value: str) -> str:
+    if problem := check_progress(value):
+        raise ValueError(problem)
+    return value
 
 
 def _value(value: str) -> str:
@@ -114,6 +121,10 @@ class RunOptions(StepOptions):
     )
     log_must_contain: Texts = Field((), description="Texts that must all be in the log of a run that went well.")
     log_must_not_contain: Texts = Field((), description="Texts of which none may be in its log.")
+    progress: Annotated[str, AfterValidator(_progress)] | None = Field(
+        None,
+        description=r"A regular expression with two groups, done and total, that its log shows how far it is: 'batch (\d+) of (\d+)'.",
+    )
     environment: dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
         default_factory=dict, description="Variables for the command."
     )

@@ -18,6 +18,7 @@ from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.options import RunOptions, SshExecSection
 from mqi_ssh_exec.plan import changed, part_of
+from mqi_ssh_exec.progress import look_for_progress
 from mqi_ssh_exec.verdict import examine, judge, span
 from mqi_ssh_exec.work import work_for
 
@@ -137,6 +138,8 @@ def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
         status = job.kill(grace=grace_of(ctx), reason="time", wait=2)
     elif options.stall_limit and stalled(ctx, status):
         status = job.kill(grace=grace_of(ctx), reason="stalled", wait=2)
+    if options.progress and (found := look_for_progress(job, status, options.progress)):
+        ctx.progress(found.done, found.total, "")
     pause = max(pause_of(ctx, status), len(job.lookout) * TURN_COST)
     if status.asked:
         note = f"asked to end: {_processes(status.processes)} left on {ctx.host.name}"

@@ -10,7 +10,9 @@ from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageErro
 from mqi_ssh_exec.job import Job, LogPiece
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.log_lines import LineReader
+from mqi_ssh_exec.options import RunOptions
 from mqi_ssh_exec.plan import part_of
+from mqi_ssh_exec.progress import look_for_progress
 from mqi_ssh_exec.run import grace_of, job_of
 from mqi_ssh_exec.verdict import span
 
@@ -24,6 +26,7 @@ _COLUMNS = (
     Column("host", "host"),
     Column("state", "state"),
     Column("took", "for"),
+    Column("progress", "done", "right"),
     Column("node", "on"),
     Column("pid", "pid", "right"),
     Column("processes", "processes", "right"),
@@ -63,6 +66,7 @@ def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]
         "host": ctx.host.name,
         "state": _say_state(status),
         "took": span(status.seconds) if status.started else "",
+        "progress": _far(ctx, job, status),
         "node": status.node,
         "pid": status.pid if status.state not in OVER else None,
         "processes": status.processes if status.state not in OVER else None,
@@ -76,6 +80,13 @@ def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]
         "log_bytes": status.log_bytes,
         "log_complete": status.log_complete,
     }
+
+
+def _far(ctx: StageContext, job: Job, status: JobStatus) -> str:
+    """Return how far a run is, where its log tells."""
+    options: RunOptions = ctx.options
+    found = look_for_progress(job, status, options.progress) if options.progress else None
+    return f"{found.done:g} of {found.total:g}" if found else ""
 
 
 def _stands_for(ctx: StageContext) -> str:

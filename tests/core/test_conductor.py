@@ -229,3 +229,20 @@ def test_a_workflow_that_lost_the_step_holds_the_case_instead_of_guessing(bench:
 
     assert bench.fresh(case).state is CaseState.HELD
     assert "upload" in bench.fresh(case).reason
+
+
+def test_how_far_a_part_is_may_come_with_the_end_of_a_turn(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+
+    bench.answer(command, EventKind.WAIT, seconds=5, note="running", progress={"done": 3, "total": 40, "unit": ""})
+
+    part = bench.part(case)
+    assert (part.progress_done, part.progress_total, part.progress_unit) == (3, 40, "")
+    bench.clock.turn(6)
+    bench.clockwork.tick()
+    again = bench.command()
+    bench.answer(again, EventKind.ACCEPTED)
+    bench.answer(again, EventKind.WAIT, seconds=5, note="running")
+    assert bench.part(case).progress_done == 3, "a turn that found no mark changes nothing"

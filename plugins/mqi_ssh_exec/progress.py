@@ -1,0 +1,49 @@
+"""How far a run is, as its own log tells. Pure but for reading the end of the log."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mqi_ssh_exec.job import Job
+from mqi_ssh_exec.job_status import JobStatus
+
+_TAIL = 16 * 1024  # bytes of the log's end in which the newest mark is looked for
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much is done of so much."""
+
+    done: float
+    total: float
+
+
+def check_progress(pattern: str) -> str:
+    """Say what is wrong with a pattern; empty when nothing is."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        return f"not a regular expression: {error}"
+    return "" if expression.groups == 2 else r"two groups are wanted, as in 'batch (\d+) of (\d+)'"
+
+
+def read_progress(pattern: str, text: str) -> Progress | None:
+    """Return what the newest match in a text says; None where there is none that makes sense."""
+    newest = None
+    for found in re.finditer(pattern, text):
+        try:
+            done, total = (float(value) for value in found.groups())
+        except (TypeError, ValueError):  # a group that took no part, or no number
+            continue
+        if 0 <= done <= total and 0 < total < float("inf"):
+            newest = Progress(done, total)
+    return newest
+
+
+def look_for_progress(job: Job, status: JobStatus, pattern: str) -> Progress | None:
+    """Read the end of a run's log on its host and return how far it is."""
+    if not status.log_bytes:
+        return None
+    start = max(0, status.log_bytes - _TAIL)
+    return read_progress(pattern, job.log(start, size=_TAIL).data.decode("utf-8", "replace"))
