@@ -99,7 +99,15 @@ class Acts:
         return f"part {names} begins again; the others go on"
 
     def _retry_now(self, case: CaseRow) -> str:
-        parts = [p for p in self._store.parts.live_of_case(case.id) if p.waiting_for in ("time", "turn")]
+        live = self._store.parts.live_of_case(case.id)
+        parts = [part for part in live if part.waiting_for in ("time", "turn")]
+        paused = {part.host for part in live if part.waiting_for == f"host:{part.host}"}
+        tried = sorted(name for name in paused if not self._store.hosts.get(name).held)
+        if not parts and tried:
+            for name in tried:
+                self._conductor.dispatch.probe(name)
+            self._note(case, "retry", f"a try of host {', '.join(tried)} was asked for now")
+            return f"host {', '.join(tried)} is tried again now"
         if not parts:
             raise UsageError(f"the case waits: {case.reason}", hint=case.hint or f"mqi case why {case.key}")
         for part in parts:

@@ -40,26 +40,30 @@ def _bar(title: str) -> Iterator[Show]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, amount="", detail="")
-        began = time.monotonic()
+        since = time.monotonic()
 
         def show(done: float, total: float, unit: str, detail: str) -> None:
-            bar.update(
-                task, completed=done, total=total or None, amount=_amount(done, total, unit, time.monotonic() - began),
-                detail=printable(detail)[-40:],
-            )  # fmt: skip
+            nonlocal since
+            if not done:  # what comes before the first byte (reading the source) is not part of the rate
+                since = time.monotonic()
+            amount = _amount(done, total, unit, time.monotonic() - since)
+            bar.update(task, completed=done, total=total or None, amount=amount, detail=printable(detail)[-40:])
 
         yield show
 
 
 def _plain(title: str) -> Show:
-    began = last = time.monotonic()
+    began = since = last = time.monotonic()
 
     def show(done: float, total: float, unit: str, detail: str) -> None:
-        nonlocal last
+        nonlocal last, since
         del detail
-        if time.monotonic() - last >= PLAIN_EVERY:
-            last = time.monotonic()
-            complain(f"{title}: {_amount(done, total, unit, last - began)}, {age(last - began)}")
+        now = time.monotonic()
+        if not done:
+            since = now
+        if now - last >= PLAIN_EVERY:
+            last = now
+            complain(f"{title}: {_amount(done, total, unit, now - since)}, {age(now - began)}")
 
     return show
 

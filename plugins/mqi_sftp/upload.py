@@ -105,8 +105,9 @@ def _ask_for_room(ctx: StageContext, staging: Staging, plan: UploadPlan) -> None
     space = staging.files.space(staging.path) if count else None
     if space and not has_room(free_bytes=space.free_bytes, free_inodes=space.free_inodes, size=size, count=count):
         raise HostFull(
-            f"{size} bytes in {count} files are to go to {ctx.host.name}, which has {space.free_bytes} bytes "
-            f"and {'enough' if space.free_inodes is None else space.free_inodes} inodes left",
+            f"its disk has no room for this case: {size / 1e6:.1f} MB and {count} entries are to go there, and "
+            f"{space.free_bytes / 1e6:.1f} MB"
+            + (" are left" if space.free_inodes is None else f" and {space.free_inodes} inodes are left"),
             host=ctx.host.name,
             hint="free space there; it goes on by itself",
         )

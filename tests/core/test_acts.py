@@ -204,3 +204,24 @@ def test_a_step_that_is_being_cancelled_is_nobodys_to_take_up(bench: Any) -> Non
     with pytest.raises(UsageError, match="being cancelled"):
         bench.acts.claim(case.id, "run", worker="somebody", daemon_running=False)
     assert bench.part(case) == before
+
+
+def test_retry_of_a_case_whose_host_is_paused_tries_the_host_now(bench: Any) -> None:
+    case = bench.case()
+    bench.retry(bench.command(), "its disk is full", host="hpc")
+    assert bench.fresh(case).state is CaseState.WAITING
+    assert bench.commands() == []
+
+    assert bench.acts.retry(case.id) == "host hpc is tried again now"
+    bench.do(bench.command())
+
+    assert bench.fresh(case).step == "run"
+
+
+def test_retry_leaves_a_host_alone_that_an_operator_has_paused(bench: Any) -> None:
+    case = bench.case()
+    bench.retry(bench.command(), "its disk is full", host="hpc")
+    bench.acts.hold_host("hpc", "its disk is changed")
+
+    with pytest.raises(UsageError, match="the case waits"):
+        bench.acts.retry(case.id)
