@@ -27,12 +27,12 @@ from mqi_cli.patrol import GpuSeen, GpusSeen, HostSeen
 from mqi_cli.testing import FakeClock
 
 CASES = 3
-GPU = "GPU-1"
+GPUS = ("GPU-1", "GPU-2")
 PART_STATES = {"queued": "asked", "waiting": "waits"}
 
+HOW = ("waits", "retry", "gives up", "bug", "host down", "other config")  # and "well": how a worker's turn ends
 crashes = st.one_of(st.none(), st.integers(0, 9))  # at which durable point the process dies
 which = st.integers(0, 5)
-lanes = st.sampled_from(sorted(LANES.values()))
 seconds = st.sampled_from([1, 6, 25, 61, 130, 400])
 
 
@@ -78,7 +78,7 @@ class ConductorMachine(RuleBasedStateMachine):
 
     @initialize()
     def the_curator_looks(self) -> None:
-        self.world.find(GpusSeen(HOST, (GpuSeen(GPU, 0),)))
+        self.see_gpus()
 
     @precondition(lambda self: len(self.cases) < CASES)
     @rule(crash=crashes)
@@ -90,9 +90,18 @@ class ConductorMachine(RuleBasedStateMachine):
         self.cases[row.key] = model.new_case()
         self.world.turn()
 
-    @rule(lane=lanes, dies=st.sampled_from(["", "", "at once", "once it has accepted", "once it has acknowledged"]))
-    def a_worker_takes(self, lane: str, dies: str) -> None:
-        self.taken(lane, dies)
+    @precondition(lambda self: self.lanes())
+    @rule(number=which, dies=st.sampled_from(["", "", "at once", "once it has accepted", "once it has acknowledged"]))
+    def a_worker_takes(self, number: int, dies: str) -> None:
+        self.taken(self.lane(number), dies)
+
+    def lanes(self) -> list[str]:
+        """Return the lanes that hold a command."""
+        return [lane for lane in sorted(LANES.values()) if self.world.workers.depth(lane).ready]
+
+    def lane(self, number: int) -> str:
+        """Choose one of them."""
+        return self.lanes()[number % len(self.lanes())]
 
     def taken(self, lane: str, dies: str = "") -> Turn | None:
         """Let a worker take a lane's next command and accept it."""
@@ -117,9 +126,7 @@ class ConductorMachine(RuleBasedStateMachine):
         return turn
 
     @precondition(lambda self: self.hands)
-    @rule(number=which, how=st.sampled_from(
-        ["well", "well", "progress", "remembers", "waits", "retry", "gives up", "bug", "host down", "other config"]
-    ))  # fmt: skip
+    @rule(number=which, how=st.sampled_from(["well", "progress", "remembers", *HOW]))
     def a_worker_works(self, number: int, how: str) -> None:
         turn = self.hands[number % len(self.hands)]
         kind, data = self.performed(turn, how)
@@ -236,22 +243,25 @@ class ConductorMachine(RuleBasedStateMachine):
         command = self.commands[number % len(self.commands)]
         self.world.workers.publish([Outgoing(command.lane, command.id, encode(command))])
 
-    @rule(lane=lanes)
-    def a_lane_is_purged(self, lane: str) -> None:
+    @precondition(lambda self: self.lanes())
+    @rule(number=which)
+    def a_lane_is_purged(self, number: int) -> None:
+        lane = self.lane(number)
         while delivery := self.world.workers.take(lane, timeout=0):
             self.world.workers.ack(delivery)
 
-    @rule(lane=lanes, end=st.sampled_from(["well", "badly"]))
-    def a_turn_goes_as_it_should(self, lane: str, end: str) -> None:
+    @precondition(lambda self: self.lanes())
+    @rule(number=which, how=st.sampled_from(["well", "well", "well", *HOW]), crash=crashes)
+    def a_whole_turn(self, number: int, how: str, crash: int | None) -> None:
+        self.turned(self.lane(number), how, crash)
+
+    def turned(self, lane: str, how: str, crash: int | None = None) -> None:
+        """Let a worker take a command, do it, and report it, and let both reports come."""
         turn = self.taken(lane)
-        if turn is None:
-            return
-        self.hands.remove(turn)
-        self.delivered(self.air.pop())
-        self.delivered(turn.event(*self.performed(turn, "well")))
-        for part, attempt, _ in self.far.living():
-            if part[0] == turn.command.case:
-                self.far.end(part, attempt, end)
+        if turn is not None:
+            self.hands.remove(turn)
+            self.delivered(self.air.pop())
+            self.delivered(turn.event(*self.performed(turn, how)), crash=crash)
 
     # ---- time ----
 
@@ -304,35 +314,35 @@ class ConductorMachine(RuleBasedStateMachine):
             case "pause" | "resume":
                 case["paused"] = act == "pause"
 
-    @rule(on=st.booleans())
-    def the_operator_drains(self, on: bool) -> None:
-        self.world.act(lambda acts: acts.drain("power cut at noon" if on else ""))
+    @rule(what=st.sampled_from(["drain", "host", *GPUS]), off=st.booleans())
+    def the_operator_switches(self, what: str, off: bool) -> None:
+        self.switched(what, off=off)
+
+    def switched(self, what: str, *, off: bool) -> None:
+        """Let the operator drain the installation, pause the host, hold a GPU; or end that."""
+        if what == "drain":
+            self.world.act(lambda acts: acts.drain("power cut at noon" if off else ""))
+        elif what == "host":
+            self.world.act(lambda acts: acts.hold_host(HOST, "") if off else acts.release_host(HOST))
+        else:
+            self.world.act(lambda acts: acts.hold_gpu(what, held=off))
         self.world.turn()
 
-    @rule(held=st.booleans())
-    def the_operator_pauses_the_host(self, held: bool) -> None:
-        self.world.act(lambda acts: acts.hold_host(HOST, "") if held else acts.release_host(HOST))
+    @rule(what=st.sampled_from(["the host answers", "the host is down", "the GPUs", "foreign work", "one GPU is gone"]),
+          crash=crashes)  # fmt: skip
+    def the_curator_sees(self, what: str, crash: int | None) -> None:
+        if "host" in what:
+            up = what == "the host answers"
+            self.world.find(HostSeen(HOST, up, problem="" if up else "no route"), crash)
+        else:
+            self.see_gpus(foreign=what == "foreign work", gone=what == "one GPU is gone")
         self.world.turn()
 
-    @rule(held=st.booleans())
-    def the_operator_holds_the_gpu(self, held: bool) -> None:
-        self.world.act(lambda acts: acts.hold_gpu(GPU, held=held))
-        self.world.turn()
-
-    @rule(up=st.booleans(), crash=crashes)
-    def the_curator_asks_the_host(self, up: bool, crash: int | None) -> None:
-        self.world.find(HostSeen(HOST, up, problem="" if up else "no route"), crash)
-        self.world.turn()
-
-    @rule(foreign=st.booleans(), there=st.booleans())
-    def the_curator_looks_at_the_gpu(self, foreign: bool, there: bool) -> None:
-        self.see_gpu(foreign=foreign, there=there)
-        self.world.turn()
-
-    def see_gpu(self, *, foreign: bool = False, there: bool = True) -> None:
-        """Let the curator see the GPU, with its own run's process or a foreign one on it."""
-        busy = foreign or any(gpus for _, _, gpus in self.far.living())
-        self.world.find(GpusSeen(HOST, (GpuSeen(GPU, 0, processes=(7,) if busy else ()),) if there else ()))
+    def see_gpus(self, *, foreign: bool = False, gone: bool = False) -> None:
+        """Let the curator see the GPUs, with the processes of our own runs and of others."""
+        busy = {uuid for _, _, gpus in self.far.living() for uuid in gpus} | ({GPUS[0]} if foreign else set())
+        seen = [GpuSeen(uuid, n, processes=(7,) if uuid in busy else ()) for n, uuid in enumerate(GPUS)]
+        self.world.find(GpusSeen(HOST, tuple(seen[:1] if gone else seen)))
 
     # ---- what must be true after each act ----
 
@@ -371,9 +381,8 @@ class ConductorMachine(RuleBasedStateMachine):
 
     def everything_goes_well(self) -> None:
         """Mend all, deliver all, and let time pass until nothing moves any more."""
-        self.the_operator_drains(False)
-        self.the_operator_pauses_the_host(False)
-        self.the_operator_holds_the_gpu(False)
+        for what in ("drain", "host", *GPUS):
+            self.switched(what, off=False)
         for key, case in sorted(self.cases.items()):
             row = self.world.store.cases.by_key(key)
             if row and case["paused"]:
@@ -385,8 +394,10 @@ class ConductorMachine(RuleBasedStateMachine):
             while self.air:
                 self.a_report_comes(0, None)
             for lane in sorted(LANES.values()):
-                self.a_turn_goes_as_it_should(lane, "well")
-            self.see_gpu()
+                self.turned(lane, "well")
+            for part, attempt, _ in self.far.living():
+                self.far.end(part, attempt, "well")
+            self.see_gpus()
             self.time_passes(61, None)
             self.every_case_is_where_the_model_has_it()
             self.every_promise_holds()
@@ -424,10 +435,10 @@ def _settings(examples: int, steps: int, *, fixed: bool) -> settings:
 
 
 TestOverAList = OverAList.TestCase
-TestOverAList.settings = _settings(80, 60, fixed=True)
+TestOverAList.settings = _settings(40, 50, fixed=True)
 
 TestOverTheEmbeddedQueue = OverTheEmbeddedQueue.TestCase
-TestOverTheEmbeddedQueue.settings = _settings(15, 60, fixed=True)
+TestOverTheEmbeddedQueue.settings = _settings(8, 40, fixed=True)
 
 
 @pytest.mark.soak
