@@ -43,7 +43,7 @@ def run_conductor() -> None:
     lock = Lock(config.state_dir / "conductor.lock")
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock.acquire("a conductor")
-    store, broker = open_store(config.state_path), open_broker(config)
+    store, broker = open_store(config.state_path), open_broker(config, sole=EVENTS_LANE)
     process = ConductorProcess(
         config=config,
         plugins=plugins,

@@ -36,12 +36,21 @@ _T = TypeVar("_T")
 
 
 class RabbitBroker:
-    """The five verbs on RabbitMQ. Connects when the first of them is called."""
+    """The five verbs on RabbitMQ. Connects when the first of them is called.
+
+    `sole` names a lane that only one process takes from: while another has it, taking and publishing are refused.
+    """
 
     def __init__(
-        self, section: BrokerSection, *, clock: Clock | None = None, spread: Callable[[], float] = random.random
+        self,
+        section: BrokerSection,
+        *,
+        sole: str = "",
+        clock: Clock | None = None,
+        spread: Callable[[], float] = random.random,
     ) -> None:
         self._login = read_login(section)
+        self._sole = sole
         self._prefix = section.prefix
         self._clock = clock or Clock()
         self._start_lock = threading.Lock()
@@ -154,6 +163,7 @@ class RabbitBroker:
 
     async def _publish(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
         queues = [self._queue(lane) for lane in dict.fromkeys(lanes)]
+        await self._claim()
         for start in range(0, len(letters), BATCH):
             returned = await self._publish_batch(queues, letters[start : start + BATCH])
             if returned:  # a queue was deleted since it was declared
@@ -207,8 +217,13 @@ class RabbitBroker:
         except TimeoutError:
             raise BrokerUnreachable(f"the broker {self._login.place} does not answer", hint=REACH_HINT) from None
 
+    async def _claim(self) -> None:
+        if self._sole:
+            await self._taking.claim(f"{self._queue(self._sole)}.taker")
+
     async def _post(self, lane: str) -> Post:
         queue = self._queue(lane)
+        await self._claim()
         await self._taking.declare(queue)
         connection = await self._taking.connection()
         async with self._posting:

@@ -18,6 +18,7 @@ from mqi_cli.config.model import BrokerSection
 from mqi_cli.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from servers import free_port
 from servers.broker_place import Place, outgoing, take_all, taken, wait_for
+from servers.proxy import TcpProxy
 from servers.rabbitmq import RabbitNode
 
 pytestmark = pytest.mark.rabbitmq
@@ -337,3 +338,37 @@ def test_every_refusal_is_a_broker_error_with_a_hint(place: Place) -> None:
         with pytest.raises(BrokerError) as caught:
             opened(place, **changes).depth("sftp")
         assert caught.value.hint
+
+
+def test_of_two_conductors_with_one_prefix_the_second_waits_until_the_first_has_ended(place: Place) -> None:
+    first, second = (RabbitBroker(BrokerSection.model_validate(place.given), sole="conductor") for _ in range(2))
+    place.brokers += [first, second]
+    worker = place.open()
+    assert first.take("conductor", timeout=0) is None
+    for refused in (lambda: second.take("conductor", timeout=0), lambda: second.publish(outgoing("of-second"))):
+        with pytest.raises(BrokerRefused, match="another conductor") as caught:
+            refused()
+        assert "broker.prefix" in caught.value.hint
+    worker.publish(outgoing("event", lane="conductor"))
+    assert taken(first, lane="conductor").id == "event", "a worker is no conductor and is not held up"
+    first.close()
+    assert wait_for(lambda: taken_or_refused(second, "conductor")) == "event"
+
+
+def taken_or_refused(broker: RabbitBroker, lane: str) -> str:
+    try:
+        delivery = broker.take(lane, timeout=1)
+    except BrokerRefused:
+        return ""
+    return delivery.id if delivery else ""
+
+
+def test_a_conductor_that_lost_its_connection_has_its_place_again(place: Place) -> None:
+    with TcpProxy(int(place.given["url"].rsplit(":", 1)[1].split("/")[0])) as proxy:
+        through = {**place.given, "url": place.given["url"].replace(f":{proxy.target_port}/", f":{proxy.port}/")}
+        broker = RabbitBroker(BrokerSection.model_validate(through), sole="conductor")
+        assert broker.take("conductor", timeout=0) is None
+        proxy.reset()
+        place.open().publish(outgoing("event", lane="conductor"))
+        assert wait_for(lambda: taken_or_refused(broker, "conductor"), limit=30) == "event"
+        broker.close()

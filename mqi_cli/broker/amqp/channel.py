@@ -90,6 +90,10 @@ class Channel:
         frame = await self._call(self._pika.queue_declare, queue=queue, durable=True, arguments=dict(arguments))
         return int(frame.method.message_count)
 
+    async def claim(self, queue: str) -> None:
+        """Make a queue that belongs to this connection alone; `BrokerRefused` while it is another's."""
+        await self._call(self._pika.queue_declare, queue=queue, exclusive=True, auto_delete=True)
+
     async def look(self, queue: str) -> int:
         """Return how many messages a queue holds; `QueueMissing` when there is none of that name."""
         frame = await self._call(self._pika.queue_declare, queue=queue, passive=True)

@@ -99,6 +99,24 @@ class Line:
                 await _declare(connection, queue, _lane_arguments(queue))
                 connection.declared.add(queue)
 
+    async def claim(self, name: str) -> None:
+        """Make sure that no other connection claims the name; it is free again when this connection has ended.
+
+        Raises `BrokerRefused` while another has it. Who may make no queues can't claim, and is not held up by that.
+        """
+        connection = await self.connection()
+        async with self._preparing:
+            if name not in connection.declared:
+                channel = await connection.channel()
+                try:
+                    await channel.claim(name)
+                except BrokerRefused as refusal:
+                    if "ACCESS_REFUSED" not in refusal.message:
+                        raise
+                else:
+                    await channel.close()
+                connection.declared.add(name)
+
     def pause(self) -> float:
         """Return how long it is until the next try to connect."""
         return max(0.0, self._not_before - asyncio.get_running_loop().time())

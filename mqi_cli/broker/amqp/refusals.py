@@ -68,6 +68,11 @@ def lost(error: BaseException, login: Login) -> BrokerError:
             hint="stop what uses it, then delete it: rabbitmqctl delete_queue NAME (no case is lost: what is due is sent "
             "again); or set another broker.prefix",
         )
+    if code == 405:
+        return BrokerRefused(
+            f"another conductor works with these queues on the broker {login.place}, or did until a moment ago: {text}",
+            hint="give each installation a broker.prefix of its own; of two with one prefix, one waits until the other ends",
+        )
     if code == 403:
         return BrokerRefused(
             f"the broker {login.place} forbids it to the user {login.user}: {text}",
