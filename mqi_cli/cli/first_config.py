@@ -16,7 +16,7 @@ def write_first_config(plugins: Plugins, file: Path, *, source: str, force: bool
 
     Raises `UsageError` when the file is there and `force` isn't given, or when it can't be written.
     """
-    from mqi_cli.config.sample import sample_config
+    from mqi_cli.config.sample import RESULTS, sample_config
 
     directory = file.absolute().parent
     watched = directory / Path(source).expanduser()
@@ -25,6 +25,7 @@ def write_first_config(plugins: Plugins, file: Path, *, source: str, force: bool
         raise UsageError(f"{file} is there already", hint="give another path, or --force")
     try:
         watched.mkdir(parents=True, exist_ok=True)
+        (directory / RESULTS).mkdir(exist_ok=True)  # a place for results that is not there counts as not mounted
         with file.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:

@@ -25,6 +25,7 @@ from mqi_cli.config.model import (
 from mqi_cli.config.workflows import Offer
 
 WIDTH = 120
+RESULTS = "results"  # below the config's directory
 HEAD = """\
 ## The config of mqi, begun by `mqi config init`. It works as it is: {source} is watched, and each directory
 ## that appears in it and then keeps still for 30 s is taken as a case, worked on here, and its results filed.
@@ -40,7 +41,7 @@ HEAD = """\
 _STEPS: dict[str, dict[str, Any]] = {
     "upload": {"host": "here"},
     "run": {"host": "here", "command": "cp -R {input_dir}/. {work_dir}/copy", "outputs": ["copy/*"]},
-    "download": {"host": "here", "from": "copy", "to": "results/{case_name}"},
+    "download": {"host": "here", "from": "copy", "to": f"{RESULTS}/{{case_name}}"},
 }
 
 

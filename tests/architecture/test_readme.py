@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,25 @@ def test_the_picture_shows_what_mqi_watch_draws(tmp_path: Path) -> None:
     target = tmp_path / "watch.svg"
     picture.main(target)
     assert words(target.read_text()) == words((ROOT / "docs" / "watch.svg").read_text()), "make picture"
+
+
+@pytest.mark.soak
+def test_the_first_case_goes_through_when_the_commands_are_pasted_as_they_stand(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    script = (
+        block.replace("mqi watch ", "mqi watch --once ")
+        + """
+for each in $(seq 120); do [ "$(mqi case list --json | grep -c '"done"')" = 1 ] && break; sleep 1; done
+mqi case log case-001
+cmp incoming/case-001/numbers.txt results/case-001/numbers.txt; same=$?
+mqi daemon stop
+exit $same
+"""
+    )
+    environment = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all steps done" in done.stdout
+    assert "mqi: " not in done.stderr

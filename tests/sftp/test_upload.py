@@ -230,7 +230,7 @@ def test_a_directory_that_nobody_accepted_can_be_sent_by_hand(bench: Bench) -> N
 def test_too_little_room_on_the_host_is_said_before_anything_is_sent(bench: Bench) -> None:
     fill(bench.source, sample_case())
 
-    with pytest.raises(HostFull, match="no room for this case: 0.5 MB"):
+    with pytest.raises(HostFull, match=r"no room for this case: 0\.5 MB"):
         bench.upload(host=HostThrough(bench.host, HasLittleRoom))
 
     assert not any(path.is_file() for path in bench.root.rglob("*"))
