@@ -112,9 +112,8 @@ class Dispatcher:
 
         Those of a former attempt whose run may still live come first: this attempt ends that run before it begins its own.
         """
-        for former in self._store.parts.maybe_alive(part.case):
-            if (former.step, former.part) == (part.step, part.part):
-                self._store.gpus.move(former.id, part.id)
+        for former in self._unproven(part):
+            self._store.gpus.move(former.id, part.id)
         if not part.gpus or (missing := part.gpus - len(self._store.gpus.leased_by(part.id))) <= 0:
             return True
         now = self._clock.now()
@@ -123,6 +122,11 @@ class Dispatcher:
             return False
         self._store.gpus.lease(part.id, [gpu.uuid for gpu in free[:missing]])
         return True
+
+    def _unproven(self, part: PartRow) -> list[PartRow]:
+        """Return the former attempts of a part whose runs may live: their places are its own."""
+        found = self._store.parts.maybe_alive(part.case)
+        return [each for each in found if (each.step, each.part) == (part.step, part.part)]
 
     def release(self, part: PartRow, *, keep_gpus: bool = False) -> None:
         """Take back what an ended attempt had, and wake who waits for it; not its GPUs while its run may live."""
@@ -142,13 +146,31 @@ class Dispatcher:
                 self.give_turn(part)
             return
         for _ in range(WOKEN_AT_ONCE):
-            first = self._store.parts.waiting_for(thing, limit=1)
-            if not first:
+            first = self._first_for(thing)
+            for each in [first] if first else self._store.parts.waiting_for(thing, limit=1):
+                self.give_turn(each, in_order=True)  # where nobody can be served, the first says why
+                first = self._store.parts.by_id(each.id)
+            if first is None or first.waiting_for == thing:
                 return
-            self.give_turn(first[0], in_order=True)
-            after = self._store.parts.by_id(first[0].id)
-            if after and after.waiting_for == thing:
-                return
+
+    def _first_for(self, thing: str) -> PartRow | None:
+        """Return who is served next with a thing.
+
+        Who waits for two GPUs keeps the first that is free from those behind him, else they would starve him. But who
+        asks for more than there are to give stands in nobody's way.
+        """
+        first = self._store.parts.waiting_for(thing, limit=1)
+        if not first or self._could_be_served(first[0]):
+            return first[0] if first else None
+        waiting = self._store.parts.waiting_for(thing, limit=WOKEN_AT_ONCE)
+        return next((each for each in waiting if self._could_be_served(each)), None)
+
+    def _could_be_served(self, part: PartRow) -> bool:
+        if not part.waiting_for.startswith("gpu:"):
+            return True
+        now = self._clock.now()
+        known = self._store.gpus.on(part.host)
+        return sum(gpu.lease is not None or is_free(gpu, now=now) for gpu in known if not gpu.held) >= part.gpus
 
     def host_failed(self, name: str, reason: str, *, hint: str = "", after: float | None = None) -> None:
         """Pause a host that does not answer; while it is paused already, nothing more happens."""
@@ -238,14 +260,15 @@ class Dispatcher:
     def _jobs_obstacle(self, part: PartRow, *, in_order: bool) -> Obstacle | None:
         thing = f"jobs:{part.host}"
         limit = self._config.hosts[part.host].limits.jobs
-        running = self._store.parts.jobs_on(part.host)
-        if running < limit and (in_order or not self._overtakes(part, thing)):
+        running = self._store.parts.jobs_on(part.host, besides=part)
+        if (running < limit and (in_order or not self._overtakes(part, thing))) or self._unproven(part):
             return None
         return Obstacle(thing, f"host {part.host} runs {running} of {limit} jobs")
 
     def _gpu_obstacle(self, part: PartRow, *, in_order: bool) -> Obstacle | None:
         thing = f"gpu:{part.host}"
-        if (in_order or not self._overtakes(part, thing)) and self.lease_gpus(part):
+        # only the next attempt can end a run of unknown fate: it must not wait behind those who wait for its GPU
+        if (in_order or self._unproven(part) or not self._overtakes(part, thing)) and self.lease_gpus(part):
             return None
         now = self._clock.now()
         known = self._store.gpus.on(part.host)
@@ -256,15 +279,23 @@ class Dispatcher:
         free = sum(is_free(gpu, now=now) for gpu in known)
         there = f"{free} of {len(known)} free" if known else "none was found there"
         reason = f"waits for {counted(part.gpus, 'GPU')} on {part.host}: {there}"
+        if known and part.gpus > len(known):
+            reason = f"it asks for {counted(part.gpus, 'GPU')}, and {part.host} has {len(known)}"
         return Obstacle(thing, reason, "mqi gpu list")
 
     def _overtakes(self, part: PartRow, thing: str) -> bool:
-        return any(other.id != part.id for other in self._store.parts.waiting_for(thing, limit=2))
+        first = self._first_for(thing)
+        return first is not None and first.id != part.id and _rank(first) < _rank(part)
 
     def _case(self, part: PartRow) -> CaseRow:
         case = self._store.cases.by_id(part.case)
         assert case is not None  # noqa: S101  a foreign key holds it
         return case
+
+
+def _rank(part: PartRow) -> tuple[int, int]:
+    """Return a part's place among those that wait for one thing: priority, then first come."""
+    return -part.priority, part.id
 
 
 def _encoded(command: Command) -> bytes:

@@ -83,8 +83,13 @@ _WAITING_FOR = Rows(
         .limit(blank("limit"))
     ),
 )
+# A part counts once, though an earlier attempt of it may be alive beside the one that is to end it.
 _JOBS_ON = Statement(
-    lambda: PartTable.select(fn.COUNT(PartTable.id)).where((PartTable.host == blank("host")) & HAS_RUN & LIVE)
+    lambda: PartTable.select(fn.COUNT(SQL("DISTINCT case_id || '/' || step || '/' || part"))).where(
+        (PartTable.host == blank("host"))
+        & HAS_RUN
+        & ~((PartTable.case == blank("case")) & (PartTable.step == blank("step")) & (PartTable.part == blank("part")))
+    )
 )
 _PRIORITY = Statement(lambda: CaseTable.select(CaseTable.priority).where(CaseTable.id == blank("case")))
 
@@ -180,9 +185,14 @@ class Parts:
         """Let a case's attempts go before others (higher) or after them."""
         PartTable.update(priority=priority).where(PartTable.case == case).execute(self._database)
 
-    def jobs_on(self, host: str) -> int:
-        """Count the runs that a host carries: parts of job stages that have had a turn and are not ended."""
-        return int(_JOBS_ON.run(self._database, host=host).fetchone()[0])
+    def jobs_on(self, host: str, *, besides: PartRow | None = None) -> int:
+        """Count the parts that have a run on a host, or may have: those that had a turn and are not proven ended.
+
+        `besides` leaves out one part with all its attempts.
+        """
+        case, step, part = (besides.case, besides.step, besides.part) if besides else (0, "", "")
+        cursor = _JOBS_ON.run(self._database, host=host, case=case, step=step, part=part)
+        return int(cursor.fetchone()[0])
 
     def live(self, *, limit: int = 1000) -> list[PartRow]:
         """Return the attempts that are not ended, those that are worked on first."""

@@ -240,3 +240,17 @@ def test_a_held_case_names_its_step_in_its_step_and_not_again_in_its_reason(benc
     bench.answer(bench.command(), EventKind.GAVE_UP, reason="bad", hint="")
 
     assert (bench.fresh(case).step, bench.fresh(case).reason) == ("upload", "bad")
+
+
+@UNKNOWN_ENDS
+def test_a_retry_does_not_wait_behind_those_who_wait_for_the_gpu_of_its_former_run(bench: Any, end: Any) -> None:
+    case, command = computing(bench)
+    other = bench.case("other")
+    bench.do(bench.command())
+    end(bench, case, command)
+    assert bench.fresh(other).state is CaseState.WAITING
+
+    bench.acts.retry(case.id)
+
+    again = bench.command()
+    assert (again.case, len(again.gpus)) == (case.key, 1)

@@ -203,3 +203,100 @@ def test_a_case_that_still_waits_for_the_same_thing_keeps_the_time_since_when_it
     bench.gpus(1, busy=1)
     assert bench.fresh(case).reason == "waits for 1 GPU on hpc: 0 of 1 free"
     assert bench.fresh(case).updated_at == bench.clock.now()
+
+
+def leases(bench: Any) -> list[int | None]:
+    """Return who has each GPU."""
+    return [gpu.lease for gpu in bench.store.gpus.all()]
+
+
+def want(bench: Any, gpus: int) -> None:
+    """Let cases from now on ask for so many GPUs."""
+    options = bench.workflow.step("run").options
+    object.__setattr__(bench.workflow.step("run"), "options", options.model_copy(update={"gpus": gpus}))
+
+
+def test_who_needs_two_gpus_is_not_starved_by_those_who_need_one(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(2)
+    to_run(bench, 2)
+    running = bench.commands()
+    want(bench, 2)
+    (large,) = to_run(bench)
+    want(bench, 1)
+    to_run(bench, 2)
+    assert bench.commands() == []
+
+    bench.do(running[0])  # one is free now, and nobody behind may take it
+    assert [each for each in bench.commands() if each.step == "run"] == []
+    bench.do(running[1])
+
+    command = next(each for each in bench.commands() if each.step == "run")
+    assert command.case == large.key
+    assert len(command.gpus) == 2
+    bench.do(command)
+    assert len([each for each in bench.commands() if each.step == "run"]) == 2
+
+
+def test_who_asks_for_more_gpus_than_there_are_says_so_and_stands_in_nobodys_way(make_bench: Any) -> None:
+    bench = make_bench(gpus=3)
+    bench.gpus(2)
+    (greedy,) = to_run(bench)
+    assert bench.commands() == []
+    want(bench, 1)
+    (small,) = to_run(bench)
+
+    assert [each.case for each in bench.commands()] == [small.key]
+    assert bench.fresh(greedy).reason == "it asks for 3 GPUs, and hpc has 2"
+    bench.gpus(4)
+    assert [each.case for each in bench.commands()] == [greedy.key]
+
+
+def test_a_gpu_that_somebody_else_computes_on_is_not_waited_for_by_the_others(make_bench: Any) -> None:
+    bench = make_bench(gpus=2)
+    bench.gpus(2, busy=1)
+    (large,) = to_run(bench)
+    want(bench, 1)
+    (small,) = to_run(bench)
+
+    (command,) = bench.commands()
+    assert command.case == small.key
+    bench.do(command)
+    bench.commands()
+    bench.gpus(2)
+    assert [each.case for each in bench.commands()] == [large.key]
+
+
+def test_a_more_urgent_case_does_not_wait_behind_one_that_came_first(make_bench: Any) -> None:
+    bench = make_bench(gpus=2)
+    bench.gpus(2)
+    want(bench, 1)
+    to_run(bench)
+    bench.commands()
+    want(bench, 2)
+    to_run(bench)  # waits: one is free
+    want(bench, 1)
+    urgent = bench.case()
+    bench.acts.set_priority(urgent.id, 10)
+    bench.do(bench.command())
+
+    assert [each.case for each in bench.commands()] == [urgent.key]
+
+
+def test_a_run_of_unknown_fate_counts_among_the_jobs_but_not_against_its_own_retry(make_bench: Any) -> None:
+    bench = make_bench(jobs=1)
+    case, other = to_run(bench, 2)
+    (command,) = bench.commands()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.BUG, reason="TypeError", traceback="")
+
+    assert bench.store.parts.jobs_on("hpc") == 1
+    assert bench.commands() == [], "its run may live: the host is full"
+    bench.acts.retry(case.id)
+
+    again = bench.command()
+    assert (again.case, again.attempt) == (case.key, 2)
+    assert bench.store.parts.jobs_on("hpc") == 1, "one part, one run: the new attempt ends the old one"
+    bench.do(again)
+    assert bench.store.parts.jobs_on("hpc") == 1
+    assert bench.fresh(other).reason.startswith("queued")
