@@ -236,7 +236,7 @@ def _epmd() -> Path:
     raise AssertionError("erl is installed without epmd")
 
 
-def _find_sbin() -> Path | None:
+def find_sbin() -> Path | None:
     """Return the directory of RabbitMQ's own scripts. Debian's wrappers in /usr/sbin insist on root and `su`."""
     if named := os.environ.get("MQI_TEST_RABBITMQ"):
         return Path(named)
@@ -290,7 +290,7 @@ def _write_certificates(directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def _rabbitmq_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
-    sbin = _find_sbin()
+    sbin = find_sbin()
     if sbin is None:
         missing("RabbitMQ", package="rabbitmq-server")
     node = RabbitNode(sbin, tmp_path_factory.mktemp("rabbitmq"))
