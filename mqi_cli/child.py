@@ -22,7 +22,7 @@ PID_VARIABLE = "MQI_SUPERVISOR_PID"
 NAME_VARIABLE = "MQI_PROCESS"
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_BEAT_EVERY = 1.0  # seconds; more beats than that tell nothing new
+_BEAT_EVERY = 3.0  # seconds; more beats than that tell nothing new, and each wakes the supervisor
 _ORPHAN_GRACE = 8.0  # seconds for an orderly end after the supervisor is gone
 
 

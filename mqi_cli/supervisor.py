@@ -28,6 +28,7 @@ from mqi_cli.signals import waking_signals
 from mqi_cli.supervised import Supervised
 
 _TURN = 0.5  # seconds; the longest that the loop sleeps
+_CALM_TURN = 2.5  # seconds; the same while every process runs: signals, output and ends wake the loop by themselves
 _STOOD_STILL = 10.0  # a turn that took longer: we were stopped or suspended, and so, perhaps, were the children
 _LOOK_EVERY = 5.0  # at memory and lock
 _LAST_GRACE = 5.0  # seconds for those that stop last, on top of `stop_within`
@@ -61,6 +62,7 @@ class Supervisor:
         self._alone = alone
         self._environment = environment
         self._manager = notifier.manager
+        self._calm_turn = min(_CALM_TURN, (notifier.watchdog_every or _CALM_TURN) / 2)
         self._announcer = Announcer(files, notifier, clock)
         self._clock = clock
         self._random = random
@@ -102,9 +104,9 @@ class Supervisor:
         """Read the config again."""
         self._reload_asked = True
 
-    def turn(self, wake: socket.socket | None = None, *, longest: float = _TURN) -> bool:
+    def turn(self, wake: socket.socket | None = None, *, longest: float | None = None) -> bool:
         """Do what is due, once. Return whether everything has ended."""
-        self._sleep(wake, longest)
+        self._sleep(wake, self._patience() if longest is None else longest)
         self._excuse_after_standstill()
         for each in self._all():
             each.hear()
@@ -138,6 +140,11 @@ class Supervisor:
         if wake is not None:
             with contextlib.suppress(BlockingIOError):
                 wake.recv(4096)
+
+    def _patience(self) -> float:
+        if self._stop_signals or any(each.state is not ChildState.RUNNING for each in self._all()):
+            return _TURN
+        return min([self._calm_turn, *(each.spec.beat_limit for each in self._all())])
 
     def _excuse_after_standstill(self) -> None:
         now = self._clock.elapsed()

@@ -27,6 +27,7 @@ _KEY_ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}  # one kind of k
 
 _GREETING_TRIES = 5
 _READ = 256 * 1024
+_IDLE_TURN = 2.0  # seconds; paramiko's thread would wake ten times a second for as long as a connection is idle
 
 # A failure is told by the exception; paramiko's own log would tell it again, with a traceback.
 _WIRE_LOG = logging.getLogger("mqi_cli.wire")
@@ -107,6 +108,7 @@ def greet(name: str, config: SshHostSection, kinds: list[str]) -> tuple[Transpor
         try:
             transport.start_client(timeout=config.connect_timeout)
             transport.get_remote_server_key()  # fails where the time ran out
+            wire.settimeout(_IDLE_TURN)
             return transport, wire
         except (paramiko.SSHException, EOFError, OSError) as error:
             end(transport)
