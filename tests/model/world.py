@@ -62,6 +62,10 @@ class NoObservers:
 
     observed = True
 
+    def lanes(self) -> list[str]:
+        """Return the lanes of the workflow's stages."""
+        return list(LANES.values())
+
     def notify(self, event: Any) -> None:
         """See an event."""
 
