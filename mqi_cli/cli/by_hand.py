@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mqi_cli.cli.interruption import Interruption
-from mqi_cli.cli.operator import by_hand_event
 from mqi_cli.cli.progress import Show, progress
 from mqi_cli.errors import CaseError, MqiError, UsageError
-from mqi_cli.message import Command, EventKind, Facts
+from mqi_cli.message import Command, Event, EventKind, Facts, event_id
 from mqi_cli.store.records import CaseRow
 from mqi_cli.turn import Turn, make_turn, run_turn
 
@@ -104,7 +103,7 @@ class ByHand:
     def _report(self, command: Command, kind: EventKind, data: Facts) -> None:
         self._numbers[kind] += 1
         operator = self._operator
-        event = by_hand_event(command, kind, self._numbers[kind], data, worker=self._worker, at=operator.clock.now())
+        event = _event(command, kind, self._numbers[kind], data, worker=self._worker, at=operator.clock.now())
         if not operator.conductor.apply(event) and kind is not EventKind.PROGRESS:
             raise CaseError(
                 f"{command.step} of this case was taken over meanwhile", hint=f"mqi case why {command.case}"
@@ -130,3 +129,19 @@ class ByHand:
         finally:
             ended.set()
             thread.join()
+
+
+def _event(command: Command, kind: EventKind, number: int, data: Facts, *, worker: str, at: float) -> Event:
+    """Make the event that a worker would send."""
+    return Event(
+        event_id(command.id, kind, number),
+        kind,
+        worker,
+        at,
+        command.case,
+        command.step,
+        command.part,
+        command.attempt,
+        command.turn,
+        data,
+    )

@@ -19,7 +19,7 @@ from mqi_cli.invocation import options
 if TYPE_CHECKING:
     from mqi_cli.case import CaseRef, CaseState
     from mqi_cli.config.loaded import Config
-    from mqi_cli.message import Command, Event, EventKind, Facts
+    from mqi_cli.message import EventKind, Facts
     from mqi_cli.patrol import CaseView, Finding
     from mqi_cli.stage import StageContext
     from mqi_cli.store.records import CaseRow
@@ -141,39 +141,9 @@ class Operator:
 
         Raises `CaseError` when there is none, `UsageError` that lists the candidates when there are several.
         """
-        found = self._by_directory(text) if "/" in text or text in (".", "..") else None
-        rows = [found] if found else self.store.cases.matching(text.rstrip("/"))
-        if not rows:
-            if Path(text).is_dir():
-                raise CaseError(f"the directory {text} is not a case yet", hint=f"mqi case add {text}")
-            raise CaseError(f"no case is called {text}", hint="mqi case list")
-        if len(rows) > 1:
-            names = "".join(f"\n  {row.key}  {row.name}" for row in rows[:10])
-            raise UsageError(f"{text} fits {len(rows)} cases:{names}", hint="give more of the name, or the key")
-        return rows[0]
+        from mqi_cli.cli.named_case import find_case
 
-    def _by_directory(self, text: str) -> CaseRow | None:
-        path = Path(text).expanduser()
-        if not path.is_dir():
-            return None
-        source, name = self.place(path)
-        row: CaseRow | None = self.store.cases.newest(source, name)
-        return row
-
-    def place(self, directory: Path) -> tuple[str, str]:
-        """Return source and case name of a directory; for one outside every source, an empty source and its whole path."""
-        resolved = directory.resolve()
-        for view in self.config.source_views():
-            root = view.path.resolve()
-            if root in resolved.parents:
-                parts = resolved.relative_to(root).parts
-                if len(parts) != view.depth:
-                    raise UsageError(
-                        f"{directory} lies {len(parts)} below source {view.name}, where a case begins {view.depth} below",
-                        hint="name the case's own directory, or change the source's depth",
-                    )
-                return view.name, "/".join(parts)
-        return "", str(resolved)
+        return find_case(self.store, text, lambda: self.config)
 
     def find(self, text: str) -> CaseView:
         """Find a case as `row` does, and return what plugins may see of it."""
@@ -186,57 +156,15 @@ class Operator:
 
     def hosts(self) -> list[dict[str, Any]]:
         """Return the config's hosts with what was last seen of each."""
-        rows = {row.name: row for row in self.store.hosts.all()}
-        listed = []
-        for name, section in self.config.hosts.items():
-            row = rows.get(name) or self.store.hosts.get(name)
-            state = "held" if row.held else row.state
-            listed.append(
-                {
-                    "name": name,
-                    "type": section.type,
-                    "state": state,
-                    "reason": row.reason,
-                    "hint": row.hint,
-                    "until": row.until,
-                    "load": row.load,
-                    "cores": row.cores,
-                    "free_bytes": row.free_bytes,
-                    "total_bytes": row.total_bytes,
-                    "seen_at": row.seen_at,
-                    "jobs": self.store.parts.jobs_on(name),
-                    "jobs_limit": section.limits.jobs,
-                }
-            )
-        return listed
+        from mqi_cli.cli.inventory import listed_hosts
+
+        return listed_hosts(self.config, self.store)
 
     def gpus(self) -> list[dict[str, Any]]:
         """Return every GPU with what was last seen of it, and who has it."""
-        rows = self.store.gpus.all()
-        parts = self.store.parts.by_ids(row.lease for row in rows if row.lease is not None)
-        listed = []
-        for row in rows:
-            part = parts.get(row.lease) if row.lease is not None else None
-            case = self.store.cases.by_id(part.case) if part else None
-            lease = f"{case.key}/{part.step}{'/' + part.part if part.part else ''}" if case and part else None
-            listed.append(
-                {
-                    "host": row.host,
-                    "index": row.number,
-                    "uuid": row.uuid,
-                    "name": row.name,
-                    "present": row.present,
-                    "memory_total": row.memory_total,
-                    "memory_used": row.memory_used,
-                    "utilization": row.utilization,
-                    "temperature": row.temperature,
-                    "processes": list(row.processes),
-                    "held": row.held,
-                    "lease": lease,
-                    "seen_at": row.seen_at,
-                }
-            )
-        return listed
+        from mqi_cli.cli.inventory import listed_gpus
+
+        return listed_gpus(self.store)
 
     def hold_gpu(self, uuid: str, hold: bool) -> None:
         """Hold a GPU back from new leases, or give it free again."""
@@ -264,9 +192,11 @@ class Operator:
 
         Raises `UsageError` for a place where no case begins, `CaseError` for a directory that can't be one.
         """
+        from mqi_cli.cli.named_case import place_of
+
         if not directory.is_dir():
             raise UsageError(f"{directory} is no directory")
-        source, name = self.place(directory)
+        source, name = place_of(self.config, directory)
         view = self.config.source(source)
         if workflow and workflow not in self.config.workflows:
             raise UsageError(
@@ -386,21 +316,3 @@ class Operator:
 
 def _nothing_to_report(kind: EventKind, data: Facts) -> None:
     raise UsageError(f"a context that only looks can't report {kind}")
-
-
-def by_hand_event(command: Command, kind: EventKind, number: int, data: Facts, *, worker: str, at: float) -> Event:
-    """Make the event that a worker would send."""
-    from mqi_cli.message import Event, event_id
-
-    return Event(
-        event_id(command.id, kind, number),
-        kind,
-        worker,
-        at,
-        command.case,
-        command.step,
-        command.part,
-        command.attempt,
-        command.turn,
-        data,
-    )
