@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mqi_cli.case import PartState
 from mqi_cli.conductor import Conductor
 from mqi_cli.crash_points import crash_point
+from mqi_cli.dispatch import SERVED_IN_ORDER
 from mqi_cli.store.records import PartRow
 
 log = logging.getLogger("mqi.conductor")
@@ -16,6 +17,7 @@ CLOCK_JUMP = 5.0  # seconds between wall and boot time that count as a jump rath
 MAX_LOSSES = 5  # workers that may die over one attempt before a person should look
 INBOX_KEPT = 35 * 86400.0  # longer than any message can come late, a replay of dead letters included
 HOUSEKEEPING_EVERY = 3600.0
+LINES_EVERY = 10.0  # seconds between two looks whether the first in a line for GPUs or jobs could go on
 WORKER_FORGOTTEN = 3600.0
 
 
@@ -29,7 +31,7 @@ class Clockwork:
         self._lane_is_idle = lane_is_idle
         self._wall = self._clock.now()
         self._boot = self._clock.elapsed()
-        self._housekeeping_at = self._boot
+        self._housekeeping_at = self._lines_at = self._boot
 
     def tick(self) -> None:
         """Do all that is due. Costs little when nothing is."""
@@ -43,11 +45,23 @@ class Clockwork:
             if host.state != "up" and not host.held and host.until is not None and host.until <= now:
                 with self._store.transaction():
                     self._conductor.dispatch.probe(host.name)
+        self._wake_who_waits_for_nothing()
         if self._clock.elapsed() >= self._housekeeping_at:
             self._housekeeping_at = self._clock.elapsed() + HOUSEKEEPING_EVERY
             with self._store.transaction():
                 self._store.messages.forget_in(before=now - INBOX_KEPT)
                 self._store.workers.forget(before=now - WORKER_FORGOTTEN)
+
+    def _wake_who_waits_for_nothing(self) -> None:
+        """Go on with those whom a wake left over: it moves some at once, and who stood before them in a line may be gone."""
+        lines = self._clock.elapsed() >= self._lines_at
+        if lines:
+            self._lines_at = self._clock.elapsed() + LINES_EVERY
+        for thing in self._store.parts.things_waited_for():
+            in_line = thing.startswith(SERVED_IN_ORDER)
+            if (lines or not in_line) and self._conductor.dispatch.stands_open(thing):
+                with self._store.transaction():
+                    self._conductor.dispatch.wake(thing)
 
     def start_anew(self) -> None:
         """Give every lease a whole term from now: nobody could renew one while no conductor ran."""

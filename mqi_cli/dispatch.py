@@ -153,6 +153,27 @@ class Dispatcher:
             if first is None or first.waiting_for == thing:
                 return
 
+    def stands_open(self, thing: str) -> bool:
+        """Whether a thing that parts wait for is there, so that they wait for nothing; a time and a hand come by themselves."""
+        kind, _, host = thing.partition(":")
+        now = self._clock.now()
+        match kind:
+            case "drain":
+                return not self._store.switches.drain()
+            case "host":
+                return self._host_obstacle(host) is None
+            case "config":
+                first = self._store.parts.waiting_for(thing, limit=1)
+                return bool(first) and not self._missing(self._case(first[0]), first[0])
+            case "jobs":
+                return (
+                    host in self._config.hosts
+                    and self._store.parts.jobs_on(host) < self._config.hosts[host].limits.jobs
+                )
+            case "gpu":
+                return any(is_free(gpu, now=now) for gpu in self._store.gpus.on(host))
+        return False
+
     def _first_for(self, thing: str) -> PartRow | None:
         """Return who is served next with a thing.
 

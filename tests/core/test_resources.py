@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mqi_cli.case import CaseState
 from mqi_cli.message import EventKind
-from mqi_cli.patrol import HostSeen
+from mqi_cli.patrol import GpuSeen, HostSeen
 
 
 def to_run(bench: Any, count: int = 1) -> list[Any]:
@@ -300,3 +302,31 @@ def test_a_run_of_unknown_fate_counts_among_the_jobs_but_not_against_its_own_ret
     bench.do(again)
     assert bench.store.parts.jobs_on("hpc") == 1
     assert bench.fresh(other).reason.startswith("queued")
+
+
+def test_more_parts_than_are_woken_at_once_all_follow_once_their_host_answers(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_cli.dispatch.WOKEN_AT_ONCE", 2)
+    cases = [bench.case() for _ in range(7)]
+    for command in bench.commands():
+        bench.retry(command, "no route", host="hpc")
+    bench.intake.take(HostSeen("hpc", True))
+    for _ in range(3):
+        bench.clock.turn(1)
+        bench.clockwork.tick()
+
+    assert [bench.fresh(case).state for case in cases] == [CaseState.RUNNING] * 7
+
+
+def test_a_gpu_that_became_free_without_a_word_is_found_by_the_clock(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1, busy=1)
+    cases = to_run(bench, 2)
+    assert [bench.fresh(case).state for case in cases] == [CaseState.WAITING] * 2
+    bench.store.gpus.saw("hpc", (GpuSeen("GPU-0", 0),), now=bench.clock.now())
+
+    bench.clock.turn(11)
+    bench.clockwork.tick()
+
+    assert sorted(bench.fresh(case).state for case in cases) == [CaseState.RUNNING, CaseState.WAITING]
