@@ -161,7 +161,11 @@ def test_a_member_larger_than_the_disk_is_refused_before_it_is_written(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 5000, gzip.compress(b"x" * 5000), b"\x1f\x8b", b"\xfd7zXZ\0junk"])
+@pytest.mark.parametrize(  # named: a gzip file holds the time, and the test processes must agree on a test's name
+    "data",
+    [b"", b"x" * 5000, gzip.compress(b"x" * 5000), b"\x1f\x8b", b"\xfd7zXZ\0junk"],
+    ids=["empty", "text", "gzip-of-text", "gzip-begun", "xz-begun"],
+)
 def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(data)
