@@ -41,7 +41,7 @@ class Acts:
             going_on = case.state in (CaseState.RUNNING, CaseState.WAITING) and not case.cancelling
             if going_on and (part or self._ended(case, PartState.FAILED)):
                 return self._retry_parts(case, part)
-            if case.state is CaseState.WAITING:
+            if case.state is CaseState.WAITING or self._asks_again(case):
                 return self._retry_now(case)
             if case.state not in (CaseState.HELD, CaseState.CANCELLED):
                 raise UsageError(
@@ -97,6 +97,10 @@ class Acts:
         self._note(case, "retry", f"retry of part {names} asked for")
         self._conductor.settle(case.id)
         return f"part {names} begins again; the others go on"
+
+    def _asks_again(self, case: CaseRow) -> bool:
+        """Whether a stage waits and will be asked again by itself: for a run to end, or for room on a disk."""
+        return any(part.waiting_for == "turn" for part in self._store.parts.live_of_case(case.id))
 
     def _retry_now(self, case: CaseRow) -> str:
         live = self._store.parts.live_of_case(case.id)

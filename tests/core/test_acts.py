@@ -225,3 +225,15 @@ def test_retry_leaves_a_host_alone_that_an_operator_has_paused(bench: Any) -> No
 
     with pytest.raises(UsageError, match="the case waits"):
         bench.acts.retry(case.id)
+
+
+def test_retry_asks_a_stage_that_waits_for_something_at_once(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.WAIT, seconds=120, note="the disk has too little room")
+    bench.acts.retry(case.id)
+    again = bench.command()
+    assert (again.attempt, again.turn) == (1, 2)
+    with pytest.raises(UsageError, match="nothing to retry"):
+        bench.acts.retry(case.id)

@@ -132,6 +132,12 @@ class Plant(House):
             names.append(name)
         return names
 
+    def rename(self, name: str, other: str) -> None:
+        """Give a dropped case another name."""
+        source = self.directory / "incoming"
+        (source / name).rename(source / other)
+        self.dropped[other] = self.dropped.pop(name)
+
     def result(self, name: str) -> bytes:
         """Return what the engine makes of a case."""
         lines = sorted((f"./{file}", digest) for file, digest in self.dropped[name].items())
