@@ -2,7 +2,7 @@
 
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help demo test soak lint bench bench-store picture clean
+.PHONY: help demo test soak lint bench bench-store bench-transfer picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make soak    the tests that take minutes"
 	@echo "make bench   the measurements"
 	@echo "make bench-store  a million cases in the state database; takes minutes and 6 GB in \$$TMPDIR"
+	@echo "make bench-transfer  transfers beside sftp, scp, lftp, rclone and tar over ssh"
 	@echo "make picture draw docs/watch.svg, the picture in the README"
 	@echo "make clean   remove .venv and everything that was built"
 
@@ -37,6 +38,10 @@ bench: .venv/installed-tools
 
 bench-store: .venv/installed-tools
 	.venv/bin/python benchmarks/store.py
+
+bench-transfer: .venv/installed-tools
+	tests/servers/install
+	.venv/bin/python benchmarks/transfer.py
 
 picture: .venv/installed
 	.venv/bin/python -m mqi_cli.watch.picture docs/watch.svg

@@ -140,11 +140,11 @@ class Host(Protocol):
         pass or the connection breaks, `NoShell` when the account can't run programs. An end by signal has code None.
         """
 
-    def start(self, argv: Sequence[str]) -> AbstractContextManager[Process]:
-        """Start a program with open streams, for bulk data."""
+    def start(self, argv: Sequence[str], *, bulk: bool = False) -> AbstractContextManager[Process]:
+        """Start a program with open streams. `bulk`: many bytes will pass, worth a connection of their own."""
 
-    def files(self) -> AbstractContextManager[Files]:
-        """Open a channel for file operations."""
+    def files(self, *, bulk: bool = False) -> AbstractContextManager[Files]:
+        """Open a channel for file operations; `bulk` likewise."""
 
     def describe(self) -> str:
         """Say in a few words what this is and how far it is, for `mqi host list`: `mqi@hpc.example.org:22`."""

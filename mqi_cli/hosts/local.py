@@ -33,8 +33,9 @@ class LocalHost:
         return converse(self.name, argv, stdin, timeout=timeout, limit=limit)
 
     @contextlib.contextmanager
-    def start(self, argv: Sequence[str]) -> Iterator[LocalProcess]:
+    def start(self, argv: Sequence[str], *, bulk: bool = False) -> Iterator[LocalProcess]:
         """Start a program with open streams."""
+        del bulk  # there is one way
         process = LocalProcess(self.name, argv)
         try:
             yield process
@@ -42,8 +43,9 @@ class LocalHost:
             process.close()
 
     @contextlib.contextmanager
-    def files(self) -> Iterator[LocalFiles]:
+    def files(self, *, bulk: bool = False) -> Iterator[LocalFiles]:
         """Give the file operations."""
+        del bulk
         yield LocalFiles(self.name)
 
     def describe(self) -> str:

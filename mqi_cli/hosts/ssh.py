@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
-from mqi_cli.hosts.base import Completed, HostKey
+from mqi_cli.hosts.base import Completed, HostKey, Process
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
+from mqi_cli.hosts.ssh_bulk import SshBulk
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
 from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection
@@ -38,7 +39,8 @@ class SshHost:
             patience=max(config.connect_timeout, config.idle_timeout),
         )
         self._home: PurePosixPath | None = None
-        self._runs_programs = False
+        self._runs_programs: bool | None = None
+        self._bulk = SshBulk(name, config, self._known_hosts, self._pool)
 
     @property
     def base_dir(self) -> PurePosixPath:
@@ -59,8 +61,15 @@ class SshHost:
             return converse(connection, channel, stdin, deadline=deadline, limit=limit)
 
     @contextmanager
-    def start(self, argv: Sequence[str]) -> Iterator[SshProcess]:
-        """Start a program with open streams."""
+    def start(self, argv: Sequence[str], *, bulk: bool = False) -> Iterator[Process]:
+        """Start a program with open streams; `bulk` over the system's own client, where that can be."""
+        if self._runs_programs is False:
+            raise self._no_shell()
+        with self._bulk.process(argv) if bulk else nullcontext() as fast:
+            if fast is not None:
+                self._runs_programs = True
+                yield fast
+                return
         self._prove_shell()
         with self._started(argv) as (connection, channel):
             process = SshProcess(connection, channel)
@@ -70,8 +79,12 @@ class SshHost:
                 process.close()
 
     @contextmanager
-    def files(self) -> Iterator[SshFiles]:
-        """Lend a channel for file operations."""
+    def files(self, *, bulk: bool = False) -> Iterator[SshFiles]:
+        """Lend a channel for file operations; `bulk` over the system's own client, where that can be."""
+        with self._bulk.session() if bulk else nullcontext() as session:
+            if session is not None:
+                yield SshFiles(self.name, session, self._bulk.lost)
+                return
         with self._files() as files:
             yield files
 
@@ -82,7 +95,7 @@ class SshHost:
     def close(self) -> None:
         """End all connections; the next use connects again."""
         self._pool.close()
-        self._runs_programs = False
+        self._runs_programs = None
 
     def offered_key(self) -> HostKey:
         """Ask the host for its key, without logging in."""
@@ -139,7 +152,9 @@ class SshHost:
 
         One that is forced into SFTP takes any command, runs none and may report success.
         """
-        if self._runs_programs:
+        if self._runs_programs is not None:
+            if not self._runs_programs:
+                raise self._no_shell()
             return
         deadline = Deadline(self.config.connect_timeout)
         with self._started(["printf", "%s", _PROBE]) as (connection, channel):
@@ -156,6 +171,7 @@ class SshHost:
             raise self._no_shell()
 
     def _no_shell(self) -> NoShell:
+        self._runs_programs = False
         return NoShell(
             f"host {self.name}: the account runs no programs",
             host=self.name,

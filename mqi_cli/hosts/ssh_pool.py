@@ -38,6 +38,7 @@ class SshPool:
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._shared: list[_Shared] = []
+        self._outside = 0  # connections that the system's own client holds
         self._failed: tuple[float, HostError] | None = None
 
     @contextlib.contextmanager
@@ -61,6 +62,35 @@ class SshPool:
             if not keep:
                 session.close()
             self._give_back(shared, session if keep else None)
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[bool]:
+        """Count one connection that is not of this pool; False where the limit has no room for it.
+
+        One is always left for the pool: bulk data takes long, and everything else must not wait for it.
+        """
+        with self._changed:
+            idle = next((each for each in self._living() if not each.busy), None)
+            total = len(self._shared) + self._outside
+            granted = self._outside + 1 < self._limit and (total < self._limit or idle is not None)
+            ended = idle if granted and total >= self._limit else None
+            if ended is not None:
+                self._shared.remove(ended)
+            self._outside += granted
+        if ended is not None:
+            ended.connection.close()
+        try:
+            yield granted
+        finally:
+            with self._changed:
+                self._outside -= granted
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def knocking(self) -> Iterator[None]:
+        """Hold while a connection is opened elsewhere: one log-in at a time."""
+        with self._connecting:
+            yield
 
     def close(self) -> None:
         """End all connections. What is lent breaks; the next use connects again."""
@@ -146,7 +176,7 @@ class SshPool:
                 best = min(self._living(), key=lambda each: each.busy, default=None)
                 if best is not None and not best.busy:
                     return self._count(best), False
-                if len(self._shared) >= self._limit:
+                if len(self._shared) + self._outside >= self._limit:
                     if best is not None and best.busy < best.most:
                         return self._count(best), False
                     if not self._changed.wait(max(0.0, until - time.monotonic())):
@@ -161,7 +191,7 @@ class SshPool:
         """Open one connection more, reserved for the caller. None when another thread was quicker."""
         with self._connecting:  # one log-in at a time: servers drop connections that come in a bunch
             with self._changed:
-                if len(self._shared) >= self._limit or any(not each.busy for each in self._living()):
+                if len(self._shared) + self._outside >= self._limit or any(not each.busy for each in self._living()):
                     return None
                 if self._failed is not None:
                     # It failed for another thread while this one waited, or we were refused a moment ago: knocking

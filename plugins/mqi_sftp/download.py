@@ -24,7 +24,7 @@ from mqi_cli import (
 from mqi_sftp.fetch import Fetcher, plan_fetch, room_missing
 from mqi_sftp.landing import Landing, WriteFailed
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import SPARE, Fence, compare, directories_of
+from mqi_sftp.plan import SPARE, Fence, Mark, compare, directories_of
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 from mqi_sftp.tree import Tree
 
@@ -93,8 +93,8 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
         if missing:
             return Wait(LOOK_AGAIN, f"the disk for the results has {missing / 1e6:.1f} MB too little room")
         meter.done = plan.kept_bytes
-        mtimes = {each.path: each.mtime_ns // 10**9 for each in results.tree.files}
-        Fetcher(files, origin, landing, mtimes, meter).carry_out(plan, directories_of(results.manifest))
+        marks = {each.path: Mark.due(each) for each in results.tree.files}
+        Fetcher(files, origin, landing, marks, meter).carry_out(plan, directories_of(results.manifest))
         if origin.walk(files, alive=meter.alive).entries != results.tree.entries:
             raise RetryLater(
                 "the results changed on the host while they were fetched", hint="does a program still write there?"

@@ -10,7 +10,7 @@ from pathlib import Path
 from mqi_cli import Files, Manifest, ManifestFile, RetryLater, Unfit, hash_file, survey
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import directories_of
+from mqi_sftp.plan import Mark, directories_of
 from mqi_sftp.results import Origin
 
 
@@ -77,7 +77,7 @@ class Fetcher:
     files: Files
     origin: Origin
     landing: Landing
-    mtimes: dict[str, int]
+    marks: dict[str, Mark]
     meter: Meter
 
     def carry_out(self, plan: FetchPlan, directories: Sequence[str]) -> None:
@@ -98,4 +98,4 @@ class Fetcher:
             raise RetryLater(
                 "1 file came in otherwise than it was hashed on the host", hint="does a program still write there?"
             )
-        self.landing.keep_file(file.path, mtime=self.mtimes[file.path])
+        self.landing.keep_file(file.path, mark=self.marks[file.path])

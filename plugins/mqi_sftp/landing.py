@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqi_cli import RetryLater
-from mqi_sftp.plan import DIRECTORY_MODE, FILE_MODE, Fence, newest
+from mqi_sftp.plan import DIRECTORY_MODE, Fence, Mark, newest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -126,10 +126,10 @@ class Landing:
         """Where a file lies until it is whole."""
         return self.path / "arriving" / "file"
 
-    def keep_file(self, path: str, *, mtime: int) -> None:
+    def keep_file(self, path: str, *, mark: Mark) -> None:
         """Give the file that has arrived its name among the results; its directory is there."""
-        self.arriving.chmod(FILE_MODE)
-        os.utime(self.arriving, (mtime, mtime))
+        self.arriving.chmod(mark.mode)
+        os.utime(self.arriving, (mark.mtime, mark.mtime))
         self.arriving.rename(self.results / path)
 
     def drop(self, paths: Sequence[str]) -> None:

@@ -45,6 +45,24 @@ class Fence:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A file's time in whole seconds and its mode, set when it is closed: only a whole file bears them."""
+
+    mtime: int
+    mode: int
+
+    @classmethod
+    def of(cls, found: Entry) -> Mark:
+        """Return the mark that a file bears."""
+        return cls(found.mtime_ns // 1_000_000_000, found.mode)
+
+    @classmethod
+    def due(cls, source: Entry) -> Mark:
+        """Return the mark that a copy of a file gets."""
+        return cls(whole_mtime(source.mtime_ns), sent_mode(source.mode))
+
+
+@dataclass(frozen=True)
 class UploadPlan:
     """What to do to a staging directory so that it holds a manifest. Paths are relative to it."""
 
@@ -79,13 +97,18 @@ def directories_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
+def sent_mode(mode: int) -> int:
+    """Return the mode that a file gets: ours, executable where the owner may execute it. Never set-user-id."""
+    return FILE_MODE | 0o110 if mode & 0o100 else FILE_MODE
+
+
 def whole_mtime(mtime_ns: int) -> int:
     """Return a modification time as SFTP can carry it."""
     return min(max(mtime_ns // 1_000_000_000, 0), LATEST_MTIME)
 
 
 def plan_upload(
-    manifest: Manifest, found: Sequence[Entry], mtimes: Mapping[str, int], *, wrong: frozenset[str] = frozenset()
+    manifest: Manifest, found: Sequence[Entry], marks: Mapping[str, Mark], *, wrong: frozenset[str] = frozenset()
 ) -> UploadPlan:
     """Plan the way from what a staging directory holds to what it should hold.
 
@@ -99,7 +122,7 @@ def plan_upload(
         there = here.get(each.path)
         if there is None or there.is_dir or each.path in wrong:
             send.append(each)
-        elif there.size == each.size and there.mode == FILE_MODE and there.mtime_ns // 10**9 == mtimes[each.path]:
+        elif there.size == each.size and Mark.of(there) == marks[each.path]:
             keep.append(each)
         elif there.size >= RESUME_FROM and each.size >= RESUME_FROM:
             length = min(there.size, each.size)

@@ -34,7 +34,7 @@ def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
             return []
-        plan = plan_upload(source.manifest, _staged(files, ctx).entries, source.mtimes)
+        plan = plan_upload(source.manifest, _staged(files, ctx).entries, source.marks)
     return [
         *(Move("keep", each.size, each.path) for each in plan.keep),
         *(Move("continue", each.size - length, each.path) for each, length in plan.resume),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mqi_cli import GiveUp, Host, ManifestFile
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import DIRECTORY_MODE, FILE_MODE, OPEN_MODE, UploadPlan
+from mqi_sftp.plan import DIRECTORY_MODE, OPEN_MODE, Mark, UploadPlan
 from mqi_sftp.prove import copy_beginning
 from mqi_sftp.source import WatchedSource
 from mqi_sftp.staging import Staging
@@ -21,7 +21,7 @@ class Sender:
     host: Host
     source: Path
     staging: Staging
-    mtimes: Mapping[str, int]
+    marks: Mapping[str, Mark]
     meter: Meter
     timeout: float
 
@@ -52,7 +52,8 @@ class Sender:
                 hint="let the source come to rest and be scanned again, then: mqi case rerun",
             )
         # the mark of a closed file: see plan.OPEN_MODE
-        files.set_times(target, mtime=self.mtimes[file.path], mode=FILE_MODE)
+        mark = self.marks[file.path]
+        files.set_times(target, mtime=mark.mtime, mode=mark.mode)
 
     def _continue_from(self, file: ManifestFile, length: int, source: WatchedSource) -> int:
         """Put a proven copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqi_cli import CaseRef, GiveUp, Manifest, RetryLater, Unfit, build_manifest, describe_os_error, survey
+from mqi_cli import (
+    CaseRef,
+    Entry,
+    GiveUp,
+    Manifest,
+    RetryLater,
+    Unfit,
+    build_manifest,
+    describe_os_error,
+    snapshot,
+    survey,
+)
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import whole_mtime
+from mqi_sftp.plan import Mark
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -21,11 +32,11 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """What the directory holds, proven, and the files' times in whole seconds."""
+    """What the directory holds, proven, and each file's mark."""
 
     directory: Path
     manifest: Manifest
-    mtimes: Mapping[str, int]
+    marks: Mapping[str, Mark]
 
 
 class WatchedSource(io.FileIO):
@@ -58,10 +69,12 @@ class WatchedSource(io.FileIO):
         view[: len(data)] = data
         return len(data)
 
-    def skip(self, length: int) -> None:
+    def skip(self, length: int, *, alive: Callable[[int], None] | None = None) -> None:
         """Read so many bytes for the hash alone."""
         while length > 0 and (data := self.read(min(CHUNK, length))):
             length -= len(data)
+            if alive:
+                alive(len(data))
 
     def begin_anew(self) -> None:
         """Go back to the first byte, and forget what was hashed."""
@@ -69,9 +82,9 @@ class WatchedSource(io.FileIO):
         self.digest = hashlib.sha256()
 
 
-def read_source(case: CaseRef, meter: Meter) -> Source:
-    """List and hash the case's directory. Raises `GiveUp` for what a person must mend, `RetryLater` for the rest."""
-    meter.begin("reading the source")
+def survey_source(case: CaseRef, meter: Meter) -> list[Entry]:
+    """List the case's directory. Raises `GiveUp` for what a person must mend, `RetryLater` for the rest."""
+    meter.begin("looking at the source")
     try:
         entries = survey(case.directory)
     except Unfit as problem:
@@ -81,20 +94,40 @@ def read_source(case: CaseRef, meter: Meter) -> Source:
     except OSError as error:
         raise source_error(error) from error
     meter.total = sum(each.size for each in entries if not each.is_dir)
+    return entries
+
+
+def check_at_rest(case: CaseRef, entries: list[Entry]) -> None:
+    """Raise `RetryLater` when the directory is no longer as it was listed."""
+    try:
+        if snapshot(survey(case.directory)) == snapshot(entries):
+            return
+    except (Unfit, OSError):
+        pass
+    raise RetryLater("the source is not at rest: it changed while it was read")
+
+
+def check_accepted(case: CaseRef, manifest: Manifest) -> None:
+    """Raise `GiveUp` when the content is not what was accepted."""
+    if case.fingerprint and manifest.fingerprint != case.fingerprint:
+        raise GiveUp(
+            f"the source is not what was accepted: it now holds {len(manifest.files)} files, {manifest.size} bytes",
+            hint="mqi scan takes it as it is now as a new revision; or put the accepted files back, then: mqi case retry",
+        )
+
+
+def read_source(case: CaseRef, meter: Meter) -> Source:
+    """List and hash the case's directory."""
+    entries = survey_source(case, meter)
+    meter.begin("reading the source")
     try:
         manifest = build_manifest(case.directory, entries=entries, read=meter.alive)
     except Unfit as problem:
         raise RetryLater(f"the source is not at rest: {problem.reason}") from problem
     except OSError as error:
         raise source_error(error) from error
-    if case.fingerprint and manifest.fingerprint != case.fingerprint:
-        raise GiveUp(
-            f"the source is not what was accepted: it now holds {len(manifest.files)} files, {manifest.size} bytes",
-            hint="mqi scan takes it as it is now as a new revision; or put the accepted files back, then: mqi case retry",
-        )
-    return Source(
-        case.directory, manifest, {each.path: whole_mtime(each.mtime_ns) for each in entries if not each.is_dir}
-    )
+    check_accepted(case, manifest)
+    return Source(case.directory, manifest, {each.path: Mark.due(each) for each in entries if not each.is_dir})
 
 
 def source_error(error: OSError) -> GiveUp | RetryLater:

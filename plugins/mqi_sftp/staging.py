@@ -20,7 +20,7 @@ from mqi_cli import Files, HostFault, Manifest, RemoteLayout, RetryLater
 from mqi_sftp.plan import DIRECTORY_MODE, Fence, newest
 
 _INCOMING = ".incoming-"
-_LEFTOVERS = (_INCOMING, ".beginning-", ".replaced-")
+_LEFTOVERS = (_INCOMING, ".beginning-", ".replaced-", ".taken-", ".receiving-")
 _RECORD_LIMIT = 4096
 
 

@@ -7,18 +7,20 @@ from mqi_cli import (
     Clock,
     Done,
     Files,
-    HostFull,
     Manifest,
+    NoShell,
     RetryLater,
     StageContext,
     Wait,
 )
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Difference, Fence, UploadPlan, compare, has_room, plan_upload
+from mqi_sftp.plan import Difference, Fence, UploadPlan, compare, plan_upload
 from mqi_sftp.prove import prove
+from mqi_sftp.room import check_room
 from mqi_sftp.send import Sender
 from mqi_sftp.source import Source, read_source
 from mqi_sftp.staging import Staging, recorded_fingerprint
+from mqi_sftp.stream_up import Differs, Unable, UpStream
 from mqi_sftp.tree import walk
 
 ROUNDS = 3  # the first, and two more for files that turn out wrong
@@ -45,7 +47,27 @@ def upload(case: CaseRef, ctx: StageContext) -> Done | Wait:
 
 
 def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest:
+    """Take the way that the far side allows: one stream where it has a shell and tools, else file by file."""
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
+    if ctx.host.config.type != "local":
+        try:
+            return _by_stream(case, ctx, fence, meter)
+        except (NoShell, Unable) as error:
+            ctx.log.info("no stream to %s (%s): its files go over SFTP", ctx.host.name, error)
+    return _by_files(case, ctx, fence, meter)
+
+
+def _by_stream(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Manifest:
+    for _ in range(ROUNDS):
+        try:
+            return UpStream(case, ctx, fence, meter).upload()
+        except Differs as differs:
+            ctx.log.warning("after sending: %s", differs)
+            said = str(differs)
+    raise RetryLater(f"sent {ROUNDS} times: {said}", hint=f"check the disk of host {ctx.host.name} and the way to it")
+
+
+def _by_files(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Manifest:
     with ctx.host.files() as files:
         staging = Staging(files, ctx.layout, fence)
         if case.fingerprint and (there := proven_input(files, ctx, case.fingerprint, meter)):
@@ -76,14 +98,14 @@ def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter
 
 def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> None:
     """Bring the staging directory to the manifest's content, and prove it."""
-    sender = Sender(ctx.host, source.directory, staging, source.mtimes, meter, ctx.config.verify_timeout)
+    sender = Sender(ctx.host, source.directory, staging, source.marks, meter, ctx.config.verify_timeout)
     tree = walk(staging.files, staging.path, alive=meter.alive)
     wrong: frozenset[str] = frozenset()
     difference = Difference((), (), ())
     for _ in range(ROUNDS):
         for path in tree.unfit_paths:
             staging.files.remove(staging.path / path)
-        plan = plan_upload(source.manifest, tree.entries, source.mtimes, wrong=wrong)
+        plan = plan_upload(source.manifest, tree.entries, source.marks, wrong=wrong)
         _ask_for_room(ctx, staging, plan)
         meter.done = plan.kept_bytes
         sender.carry_out(plan)
@@ -103,11 +125,5 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
 def _ask_for_room(ctx: StageContext, staging: Staging, plan: UploadPlan) -> None:
     size, count = plan.missing_bytes, len(plan.work) + len(plan.make)
     space = staging.files.space(staging.path) if count else None
-    if space and not has_room(free_bytes=space.free_bytes, free_inodes=space.free_inodes, size=size, count=count):
-        raise HostFull(
-            f"its disk has no room for this case: {size / 1e6:.1f} MB and {count} entries are to go there, and "
-            f"{space.free_bytes / 1e6:.1f} MB"
-            + (" are left" if space.free_inodes is None else f" and {space.free_inodes} inodes are left"),
-            host=ctx.host.name,
-            hint="free space there; it goes on by itself",
-        )
+    if space:
+        check_room(ctx.host.name, space, size=size, count=count)

@@ -239,19 +239,62 @@ class FilesThrough:
 
 
 class HostThrough:
-    """Passes every operation on, the files' through `FilesThrough` or a subclass of it."""
+    """Passes every operation on, the files' through `FilesThrough` or a subclass of it.
 
-    def __init__(self, inner: Host, files: Callable[[Files], Any] = FilesThrough) -> None:
+    `far` rewrites the program that a stream's far side runs: a fault over there, in a shell's words.
+    """
+
+    def __init__(
+        self,
+        inner: Host,
+        files: Callable[[Files], Any] = FilesThrough,
+        *,
+        far: Callable[[str], str] = lambda program: program,
+    ) -> None:
         self.inner = inner
         self._files = files
+        self._far = far
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     @contextlib.contextmanager
-    def files(self) -> Iterator[Any]:
-        with self.inner.files() as files:
+    def files(self, **more: Any) -> Iterator[Any]:
+        with self.inner.files(**more) as files:
             yield self._files(files)
+
+    @contextlib.contextmanager
+    def start(self, argv: Sequence[str], **more: Any) -> Iterator[Any]:
+        program = [argv[0], argv[1], self._far(argv[2]), *argv[3:]]
+        with self.inner.start(program, **more) as process:
+            yield process
+
+
+class DamagesWhatArrived:
+    """The same disk, at the far end of a stream: a byte changes after it was written, before it is proven."""
+
+    def __init__(self, name: str, times: list[int]) -> None:
+        self.name = name
+        self.times = times
+
+    def __call__(self, program: str) -> str:
+        assert "\nsay proving\n" in program
+        if not self.times:
+            return program
+        flip = f"""f=$(find "$mine" -name {self.name}); m=$(stat -c %Y "$f"); printf X |
+            dd of="$f" bs=1 seek={self.times.pop()} conv=notrunc 2>/dev/null; touch -d "@$m" "$f" """
+        return program.replace("\nsay proving\n", f"\n{flip}\nsay proving\n")
+
+
+def tells_no_room(program: str) -> str:
+    """Make a far side that can't say beforehand how much room is left."""
+    assert "$(stat -f -c '%a %S %c %d' .)" in program
+    return program.replace("$(stat -f -c '%a %S %c %d' .)", "999999999 4096 0 0")
+
+
+def has_little_room(program: str) -> str:
+    """Make a far side with little left."""
+    return program.replace("$(stat -f -c '%a %S %c %d' .)", "1 1000 0 0")
 
 
 class DamagesWhatIsWritten(FilesThrough):
@@ -273,18 +316,6 @@ class HasLittleRoom(FilesThrough):
 
     def space(self, path: PurePosixPath) -> Space | None:
         return Space(free_bytes=1000, total_bytes=10**9, free_inodes=None)
-
-
-class CountsWrites(FilesThrough):
-    """Counts the files that are written, one item each."""
-
-    def __init__(self, inner: Files, written: list[str]) -> None:
-        super().__init__(inner)
-        self.written = written
-
-    def write(self, path: PurePosixPath, source: IO[bytes], **more: Any) -> int:
-        self.written.append(path.name)
-        return self.inner.write(path, source, **more)
 
 
 class GrowsWhileRead(FilesThrough):

@@ -205,12 +205,13 @@ def test_results_that_still_grow_are_not_taken(bench: Bench) -> None:
 
 def test_a_local_disk_that_keeps_a_byte_wrong_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from mqi_sftp.landing import Landing
+    from mqi_sftp.plan import Mark
 
     fill(bench.outputs, RESULTS)
     keep = Landing.keep_file
 
-    def damages(self: Landing, path: str, *, mtime: int) -> None:
-        keep(self, path, mtime=mtime)
+    def damages(self: Landing, path: str, *, mark: Mark) -> None:
+        keep(self, path, mark=mark)
         if path == "dose_2.raw":
             flip_a_byte(self.results / path)
 

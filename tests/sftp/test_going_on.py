@@ -162,7 +162,7 @@ def killed_at(bench: Bench, stage: str, least: int) -> Iterator[None]:
 
 
 def test_an_upload_whose_process_is_killed_goes_on_in_the_next_turn(ssh_bench: Bench) -> None:
-    fill(ssh_bench.source, sample_case())
+    fill(ssh_bench.source, sample_case(scale=20))  # far more than is under way at a time
     total = build_manifest(ssh_bench.source).size
 
     with killed_at(ssh_bench, "upload", total // 2):
@@ -270,8 +270,8 @@ def settled_size(path: Path) -> int:
     size, same = 0, 0
     for _ in range(400):
         time.sleep(0.01)
-        now = path.stat().st_size
-        same = same + 1 if now == size else 0
+        now = path.stat().st_size if path.exists() else 0
+        same = same + 1 if now == size and now else 0
         size = now
         if same >= 20:
             return size

@@ -12,6 +12,7 @@ from mqi_sftp.plan import (
     OPEN_MODE,
     RESUME_FROM,
     Fence,
+    Mark,
     batches,
     compare,
     directories_of,
@@ -24,11 +25,11 @@ from mqi_sftp.prove import parse_hashes
 
 BIG = 3 * RESUME_FROM
 MANIFEST = Manifest((ManifestFile("a/b/one", 5, "1" * 64), ManifestFile("big", BIG, "2" * 64)), ("empty",))
-MTIMES = {"a/b/one": 100, "big": 200}
+MARKS = {"a/b/one": Mark(100, FILE_MODE), "big": Mark(200, FILE_MODE)}
 
 
 def there(path: str, size: int, *, mode: int = FILE_MODE, mtime: int | None = None) -> Entry:
-    return Entry(path, size, (MTIMES.get(path, 0) if mtime is None else mtime) * 10**9, 0, mode)
+    return Entry(path, size, (MARKS.get(path, Mark(0, 0)).mtime if mtime is None else mtime) * 10**9, 0, mode)
 
 
 def folder(path: str) -> Entry:
@@ -36,7 +37,7 @@ def folder(path: str) -> Entry:
 
 
 def test_all_is_sent_into_an_empty_directory_and_parents_are_made_before_what_lies_in_them() -> None:
-    plan = plan_upload(MANIFEST, [], MTIMES)
+    plan = plan_upload(MANIFEST, [], MARKS)
 
     assert [each.path for each in plan.send] == ["a/b/one", "big"]
     assert plan.make == ("a", "a/b", "empty")
@@ -44,20 +45,20 @@ def test_all_is_sent_into_an_empty_directory_and_parents_are_made_before_what_li
 
 
 def test_a_file_is_kept_only_with_the_mark_of_a_closed_file_and_the_right_size() -> None:
-    assert plan_upload(MANIFEST, [there("a/b/one", 5)], MTIMES).keep == (MANIFEST.files[0],)
+    assert plan_upload(MANIFEST, [there("a/b/one", 5)], MARKS).keep == (MANIFEST.files[0],)
 
     for unsure in (
         there("a/b/one", 5, mode=OPEN_MODE),
         there("a/b/one", 5, mtime=101),
         there("a/b/one", 4),
     ):
-        plan = plan_upload(MANIFEST, [unsure], MTIMES)
+        plan = plan_upload(MANIFEST, [unsure], MARKS)
         assert not plan.keep
         assert plan.drop_files == ("a/b/one",), "it is not written into: a stale worker may hold it open"
 
 
 def test_a_file_whose_content_was_disproved_is_removed_and_sent_again() -> None:
-    plan = plan_upload(MANIFEST, [there("a/b/one", 5), there("big", BIG)], MTIMES, wrong=frozenset({"a/b/one"}))
+    plan = plan_upload(MANIFEST, [there("a/b/one", 5), there("big", BIG)], MARKS, wrong=frozenset({"a/b/one"}))
 
     assert [each.path for each in plan.send] == ["a/b/one"]
     assert plan.drop_files == ("a/b/one",)
@@ -66,7 +67,7 @@ def test_a_file_whose_content_was_disproved_is_removed_and_sent_again() -> None:
 
 @pytest.mark.parametrize(("size", "begins_at"), [(RESUME_FROM, 1), (RESUME_FROM * 2 + 7, 2), (BIG + 9, 3)])
 def test_a_large_beginning_is_continued_from_a_whole_mebibyte(size: int, begins_at: int) -> None:
-    plan = plan_upload(MANIFEST, [there("big", size, mode=OPEN_MODE)], MTIMES)
+    plan = plan_upload(MANIFEST, [there("big", size, mode=OPEN_MODE)], MARKS)
 
     assert plan.resume == ((MANIFEST.files[1], begins_at * RESUME_FROM),)
     assert not plan.drop_files
@@ -75,14 +76,14 @@ def test_a_large_beginning_is_continued_from_a_whole_mebibyte(size: int, begins_
 def test_what_does_not_belong_is_dropped_each_thing_once() -> None:
     found = [folder("a"), folder("a/b"), folder("odd"), folder("odd/deep"), there("odd/deep/x", 1), there("stray", 1)]
 
-    plan = plan_upload(MANIFEST, found, MTIMES)
+    plan = plan_upload(MANIFEST, found, MARKS)
 
     assert plan.drop_trees == ("odd",)
     assert plan.drop_files == ("stray",)
 
 
 def test_a_file_where_a_directory_belongs_and_the_other_way_round_make_room() -> None:
-    plan = plan_upload(MANIFEST, [there("a", 1), folder("big"), there("big/x", 1)], MTIMES)
+    plan = plan_upload(MANIFEST, [there("a", 1), folder("big"), there("big/x", 1)], MARKS)
 
     assert plan.drop_files == ("a",)
     assert plan.drop_trees == ("big",)
@@ -93,7 +94,7 @@ def test_a_file_where_a_directory_belongs_and_the_other_way_round_make_room() ->
 def test_a_name_that_begins_like_a_dropped_directory_is_not_dropped_with_it() -> None:
     manifest = Manifest((ManifestFile("odd.txt", 1, "1" * 64),))
 
-    plan = plan_upload(manifest, [folder("odd"), there("odd.txt", 1)], {"odd.txt": 0})
+    plan = plan_upload(manifest, [folder("odd"), there("odd.txt", 1)], {"odd.txt": Mark(0, FILE_MODE)})
 
     assert plan.keep == manifest.files
     assert plan.drop_trees == ("odd",)

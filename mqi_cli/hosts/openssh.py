@@ -1,0 +1,345 @@
+"""The system's own OpenSSH client as a second way to a host, for bulk bytes: a process of its own, about three times as
+fast as the connections that this program holds itself.
+
+It is given nothing of the account's own settings, only what the host's section says: the same key, the same pinned
+host keys, no agent, no question. What it says when it fails is read here and becomes the same errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable, NoShell, describe_os_error
+from mqi_cli.hosts.base import Completed
+from mqi_cli.hosts.local_command import plain_environment
+from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Outgoing, drain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mqi_cli.config.model import SshHostSection
+
+CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr"
+FAILED = 255  # the client's own exit code; any other is the program's
+ALIVE_ASKS = 3
+
+# The far side's first words. What comes before them is text of a login file. Our own first words end a file server
+# that stands in the place of a shell: read as the length of a packet, they are far too large.
+HERE = b"mqi: here\n"
+_PREFACE = b"mqi: ready\n"
+_WRAPPER = "IFS= read -r ready && printf 'mqi: here\\n' && exec \"$@\""
+_GREETING_LIMIT = 64 * 1024
+
+_PIPE = 1 << 20
+_SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+_CHUNK = 256 * 1024
+# a path that means itself in the client's option syntax, which knows quotes, tokens and lists
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@=,-]+\Z")
+
+
+class Unsuitable(Exception):
+    """The system's client can't be used for this host; the other way can."""
+
+
+def find_client() -> str | None:
+    """Return the path of the system's SSH client; None where there is none."""
+    return shutil.which("ssh")
+
+
+def client_arguments(program: str, config: SshHostSection, known_hosts: Path) -> list[str]:
+    """Return the command up to the host's name. Pure. Raises `Unsuitable` for what it can't be told."""
+    if config.key_passphrase is not None:
+        raise Unsuitable("a passphrase could reach it only by the environment or a file")
+    for path in (config.key_file, known_hosts):
+        if not path.is_absolute() or not _PLAIN_PATH.match(str(path)):
+            raise Unsuitable("a path that its options can't carry")
+    seconds = max(1, int(config.connect_timeout))
+    options = {
+        "BatchMode": "yes",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "IdentityFile": str(config.key_file),
+        "PreferredAuthentications": "publickey",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "CheckHostIP": "no",
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "ClearAllForwardings": "yes",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "EscapeChar": "none",
+        "RequestTTY": "no",
+        "Compression": "no",
+        "Ciphers": CIPHERS,
+        "ConnectTimeout": str(seconds),
+        # silence for the whole of idle_timeout means that the far side is gone
+        "ServerAliveInterval": str(max(1, int(config.idle_timeout / (ALIVE_ASKS + 1)))),
+        "ServerAliveCountMax": str(ALIVE_ASKS),
+        "LogLevel": "ERROR",
+    }
+    flags = [item for name, value in options.items() for item in ("-o", f"{name}={value}")]
+    return [program, "-F", "none", "-T", *flags, "-p", str(config.port), "-l", config.user]
+
+
+def read_failure(name: str, config: SshHostSection, text: str) -> HostError | Unsuitable:
+    """Say what the client's own words mean when it ended with code 255. Pure."""
+    if re.search(r"Bad configuration option|Bad SSH2 cipher|Unsupported|no matching cipher|illegal option", text):
+        return Unsuitable("this client knows other options")
+    if "Permission denied" in text or "Too many authentication failures" in text:
+        return HostRefused(
+            f"host {name}: it does not let {config.user} in with this key",
+            host=name,
+            hint=f"is the public key of {config.key_file} in the account's authorized_keys?",
+        )
+    if "IDENTIFICATION HAS CHANGED" in text:
+        return HostRefused(
+            f"host {name}: its host key has changed",
+            host=name,
+            hint=f"somebody may be in between: ask the host's administrator, and only then: mqi host trust {name}",
+        )
+    if "host key is known" in text or "Host key verification failed" in text:
+        return HostRefused(
+            f"host {name}: its host key is unknown",
+            host=name,
+            hint=f"look at its fingerprint and trust it: mqi host trust {name}",
+        )
+    where = f"{config.hostname}:{config.port}"
+    for said, meaning in (
+        ("Connection refused", f"no connection to {where}: Connection refused"),
+        ("timed out", f"{where} does not answer"),
+        ("Timeout, server", "the far side fell silent"),
+        ("Could not resolve", f"no connection to {where}: its name is not known"),
+        ("No route to host", f"no connection to {where}: No route to host"),
+        ("Network is unreachable", f"no connection to {where}: Network is unreachable"),
+    ):
+        if said in text:
+            return HostUnreachable(f"host {name}: {meaning}", host=name)
+    return HostUnreachable(f"host {name}: the connection broke", host=name)
+
+
+class Client:
+    """One run of the client: a child process with its two pipes. Close it."""
+
+    def __init__(self, name: str, config: SshHostSection, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._config = config
+        try:
+            self._child = subprocess.Popen(
+                list(arguments),
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=plain_environment(os.environ),
+                start_new_session=True,  # a Ctrl-C at our terminal is not for it
+            )
+        except OSError as error:
+            raise Unsuitable(describe_os_error(error)) from error
+        to_child, from_child, errors = self._child.stdin, self._child.stdout, self._child.stderr
+        if to_child is None or from_child is None or errors is None:
+            raise AssertionError("a program is started with three pipes")
+        self._in, self._out, self._stderr = to_child, from_child, errors
+        for pipe in (to_child, from_child):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE)
+        self._errors = ErrorTail(errors.read, name=f"ssh-stderr-{name}")
+
+    def send(self, data: bytes) -> int:
+        """Send a piece; return how much of it went. Raises `BrokenPipeError` when the client has ended."""
+        return os.write(self._in.fileno(), data)
+
+    def receive(self, size: int, within: float | None) -> bytes:
+        """Read what is there; empty at the end. Raises `TimeoutError`."""
+        if within is not None:
+            poll = select.poll()
+            poll.register(self._out.fileno(), select.POLLIN)
+            if not poll.poll(within * 1000):
+                raise TimeoutError
+        return os.read(self._out.fileno(), size)
+
+    def end_input(self) -> None:
+        """Tell the far side that no more comes."""
+        with contextlib.suppress(OSError):
+            self._in.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has ended."""
+        return self._child.poll() is not None
+
+    def exit_code(self, within: float) -> int | None:
+        """Wait for the client's end and return its code, None when it came by a signal. Raises `TimeoutError`."""
+        try:
+            code = self._child.wait(within)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        return code if code >= 0 else None
+
+    def error_text(self) -> bytes:
+        """Return the end of what came on standard error, once the client has ended."""
+        return self._errors.finish(2.0)
+
+    def failure(self) -> HostError | Unsuitable:
+        """Return what the client's end means when it was its own, not the program's."""
+        return read_failure(self.name, self._config, self.error_text().decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """End the client; what still runs on the far side hears of it. May be called twice."""
+        self.end_input()
+        if not self.ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(0.2)
+        if not self.ended:
+            self._child.terminate()
+            try:
+                self._child.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._errors.finish(2.0)
+        self._out.close()
+        self._stderr.close()
+
+
+class ClientProcess:
+    """A program on the far side with open streams, over a client of its own."""
+
+    def __init__(self, client: Client, *, limit: int = 1 << 20) -> None:
+        self._client = client
+        self._limit = limit
+        self._raw = Incoming(self._receive)
+        self._reader = io.BufferedReader(self._raw, _CHUNK)
+        self._writer = io.BufferedWriter(Outgoing(self._send, client.end_input), _CHUNK)
+        self.stdout: IO[bytes] = self._reader
+        self.stdin: IO[bytes] = self._writer
+
+    def greet(self, within: float) -> None:
+        """Wait until the program runs. Raises `NoShell` when the account runs none, else what the client's end means."""
+        deadline = Deadline(within)
+        heard = b""
+        try:
+            self._client.send(_PREFACE)
+            while HERE not in heard and len(heard) < _GREETING_LIMIT:
+                # byte by byte: what follows belongs to the program's output
+                data = self._client.receive(1, deadline.remaining())
+                if not data:
+                    break
+                heard += data
+            else:
+                if HERE in heard:
+                    return
+        except TimeoutError:
+            raise HostUnreachable(f"host {self._client.name}: no answer in time", host=self._client.name) from None
+        except OSError:
+            pass  # it has ended already
+        raise self._no_program(deadline)
+
+    def wait(self, timeout: float) -> Completed:
+        """Close standard input, read what is left of the output, and return the end."""
+        deadline = Deadline(timeout)
+        with contextlib.suppress(HostError):
+            self._writer.close()
+        try:
+            kept = drain(self._reader, self._raw, limit=self._limit, remaining=deadline.remaining)
+            code = self._client.exit_code(deadline.remaining())
+        except TimeoutError:
+            raise HostUnreachable(
+                f"host {self._client.name}: a command gave no end within {timeout:g} s", host=self._client.name
+            ) from None
+        if code == FAILED:
+            raise self._lost()
+        return Completed(code, kept, self._client.error_text())
+
+    def close(self) -> None:
+        """End the channel."""
+        with contextlib.suppress(HostError, OSError, ValueError):
+            self._writer.close()
+        self._client.close()
+
+    def _no_program(self, deadline: Deadline) -> HostError | Unsuitable:
+        try:
+            code = self._client.exit_code(deadline.remaining())
+        except TimeoutError:
+            return HostUnreachable(f"host {self._client.name}: no answer in time", host=self._client.name)
+        if code == FAILED:
+            return self._client.failure()
+        return NoShell(
+            f"host {self._client.name}: the account runs no programs",
+            host=self._client.name,
+            hint="give it a login shell; without one it can only store files",
+        )
+
+    def _lost(self) -> HostError:
+        found = self._client.failure()
+        return found if isinstance(found, HostError) else HostUnreachable(str(found), host=self._client.name)
+
+    def _receive(self, size: int, within: float | None) -> bytes:
+        data = self._client.receive(size, within)
+        if not data and self._broke():
+            raise self._lost()  # else a cut stream would pass for a whole one
+        return data
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self._client.send(data)
+        except OSError as error:
+            if self._broke():
+                raise self._lost() from error
+            raise HostFault(
+                f"host {self._client.name}: the program reads no further", host=self._client.name
+            ) from error
+
+    def _broke(self) -> bool:
+        try:
+            return self._client.exit_code(2.0) in (FAILED, None)
+        except TimeoutError:
+            return False
+
+
+class ClientChannel:
+    """What carries an SFTP session over a client of its own."""
+
+    def __init__(self, client: Client, *, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has ended."""
+        return self._client.ended
+
+    def send(self, data: bytes, /) -> int:
+        """Send a piece; return how much of it went."""
+        return self._client.send(data)
+
+    def recv(self, size: int, /) -> bytes:
+        """Read what is there; empty at the end. Raises `TimeoutError`."""
+        return self._client.receive(size, self._timeout)
+
+    def close(self) -> None:
+        """End the client."""
+        self._client.close()
+
+
+def started(argv: Sequence[str]) -> list[str]:
+    """Return the argument list that says the far side's first words and then becomes `argv`. Pure."""
+    return ["sh", "-c", _WRAPPER, "mqi", *argv]
+
+
+def pause(turn: int, chance: float) -> None:
+    """Wait before the next try of a connection that a busy server dropped. `chance` lies between 0 and 1."""
+    time.sleep((0.5 + chance) * 0.2 * turn)

@@ -1,0 +1,246 @@
+"""The upload by one stream: the far side lists what it has, takes the rest as one tar stream, proves and publishes it.
+
+    here                                        there (`far_program.RECEIVE`)
+    one command                            ->   what it can, its free space, what earlier turns left, hashed
+    keep, begin, append; then the stream   ->   `.incoming-<fence>/`, and `.receiving-<fence>/` for the notes
+    the last member: the expected listing  ->   lists and hashes what lies on its disk, compares, flushes, renames
+                                           <-   `done` and the hash over its listing, compared once more here
+
+One connection, one command and four round trips, whatever the number of files. Every file is hashed here while it goes
+out and there where it lies. The expected listing comes last, so a stream that broke off can't be taken for whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mqi_cli import (
+    CaseRef,
+    Entry,
+    HostError,
+    HostFault,
+    Manifest,
+    ManifestFile,
+    RetryLater,
+    StageContext,
+    empty_directories,
+    hash_file,
+    tool_dir,
+)
+from mqi_sftp import tar_stream
+from mqi_sftp.far_program import RECEIVE, FarSide, Unable
+from mqi_sftp.meter import Meter, Stopping
+from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, Fence, Mark, whole_mtime
+from mqi_sftp.room import check_room
+from mqi_sftp.source import CHUNK, WatchedSource, check_accepted, check_at_rest, source_error, survey_source
+from mqi_sftp.tree import Tree
+
+BULK = 4 << 20  # bytes from which on a connection of its own pays
+_NOTE_MODE = 0o640
+_LAST_WORDS = 10.0  # seconds
+
+
+class Differs(Exception):
+    """What lies there is not what was sent. The next round sends again what is wrong."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which files the far side has already, and how much of others it may have."""
+
+    whole: frozenset[str]
+    begun: tuple[tuple[Entry, int], ...]
+
+
+class UpStream:
+    """One turn's way up. `hashes` holds what is known of the source's files."""
+
+    def __init__(self, case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> None:
+        self._case = case
+        self._ctx = ctx
+        self._fence = fence
+        self._meter = meter
+        self._hashes: dict[str, str] = {}
+
+    def upload(self) -> Manifest:
+        """Bring the case there, or find it there. Raises `Unable`, `Differs`, and what an upload raises."""
+        entries = survey_source(self._case, self._meter)
+        wanted = self._case.fingerprint
+        if not wanted:
+            wanted = self._manifest(entries).fingerprint
+        with self._far(wanted, bulk=self._meter.total >= BULK) as far:
+            state = far.greet()
+            if state == "stale":
+                raise RetryLater("a later turn of this step is at work on the host")
+            tree, hashes = (Tree(), {}) if state == "fresh" else far.inventory()
+            if state == "input":
+                there = tree.manifest(hashes)
+                if there.fingerprint == wanted and not tree.unfit:
+                    far.say("good")
+                    return there
+                self._ctx.log.warning("the input on %s is not what was put there; it is sent again", far.host)
+            share = self._share(entries, tree, hashes)
+            self._ask_for_room(far, entries, share, copied=state == "input")
+            return self._send(far, entries, share, wanted)
+
+    @contextmanager
+    def _far(self, wanted: str, *, bulk: bool) -> Iterator[FarSide]:
+        layout, host = self._ctx.layout, self._ctx.host
+        place = str(tool_dir(layout.base_dir))
+        argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), wanted, place]
+        with host.start(argv, bulk=bulk) as process:
+            yield FarSide(host.name, process, self._meter, limit=self._ctx.config.verify_timeout)
+
+    def _manifest(self, entries: list[Entry]) -> Manifest:
+        for each in entries:
+            if not each.is_dir and each.path not in self._hashes:
+                self._hash(each)
+        files = tuple(
+            ManifestFile(each.path, each.size, self._hashes[each.path]) for each in entries if not each.is_dir
+        )
+        return Manifest(files, empty_directories(entries))
+
+    def _hash(self, entry: Entry) -> str:
+        try:
+            self._hashes[entry.path] = hash_file(self._case.directory / entry.path, read=self._meter.alive)
+        except OSError as error:
+            raise source_error(error) from error
+        return self._hashes[entry.path]
+
+    def _share(self, entries: list[Entry], tree: Tree, there: dict[str, str]) -> Share:
+        """Compare with what is there. What has the right size and time is hashed here too, then kept if it is equal."""
+        found = {each.path: each for each in tree.files}
+        whole, begun = set(), []
+        for each in entries:
+            other = found.get(each.path)
+            if each.is_dir or other is None:
+                continue
+            same = other.size == each.size and Mark.of(other) == Mark.due(each)
+            if same and there.get(each.path) == (self._hashes.get(each.path) or self._hash(each)):
+                whole.add(each.path)
+            elif RESUME_FROM <= other.size < each.size:
+                begun.append((each, other.size - other.size % RESUME_FROM))
+        return Share(frozenset(whole), tuple(begun))
+
+    def _ask_for_room(self, far: FarSide, entries: list[Entry], share: Share, *, copied: bool) -> None:
+        kept = frozenset() if copied else share.whole
+        size = sum(each.size for each in entries if not each.is_dir and each.path not in kept)
+        count = len(entries) - len(kept)
+        check_room(far.host, far.space, size=size, count=count)
+
+    def _send(self, far: FarSide, entries: list[Entry], share: Share, wanted: str) -> Manifest:
+        self._meter.done = sum(each.size for each in entries if each.path in share.whole)
+        far.say("go")
+        if share.whole:
+            names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole))
+            far.say(f"keep {len(names)}", now=False)
+            far.process.stdin.write(names)
+        sent = set(share.whole)
+        try:
+            for each, length in share.begun:
+                if self._append(far, each, length):
+                    sent.add(each.path)
+            far.say("stream", now=False)
+            self._stream(far, [each for each in entries if each.path not in sent])
+            manifest = self._manifest(entries)
+            check_at_rest(self._case, entries)
+            check_accepted(self._case, manifest)
+            expected = self._notes(far, entries, manifest)
+            far.process.stdin.close()
+        except HostFault as fault:
+            raise far.failure() from fault
+        except Stopping:
+            with contextlib.suppress(HostError):
+                far.process.wait(_LAST_WORDS)  # what is under way still arrives, and need not be sent again
+            raise
+        self._meter.begin("proving")
+        self._await_end(far, hashlib.sha256(expected).hexdigest())
+        return manifest
+
+    def _append(self, far: FarSide, entry: Entry, length: int) -> bool:
+        """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
+        self._meter.begin(entry.path)
+        far.say(f"begin {length}\n./{entry.path}")
+        with WatchedSource(self._case.directory / entry.path) as source:
+            source.skip(length, alive=self._meter.alive)
+            if far.answer("begun") != source.digest.hexdigest():
+                far.say(f"forget -\n./{entry.path}")
+                return False
+            self._meter.done += length
+            far.say(f"append {entry.size - length}\n./{entry.path}", now=False)
+            self._copy(far, source, entry, entry.size - length)
+        mark = Mark.due(entry)
+        far.say(f"finish {mark.mtime} {mark.mode:o}\n./{entry.path}")
+        return True
+
+    def _stream(self, far: FarSide, entries: list[Entry]) -> None:
+        prefix = f".incoming-{self._fence}/".encode()
+        sink = far.process.stdin
+        for each in entries:
+            name = prefix + _raw(each.path)
+            if each.is_dir:
+                mtime = whole_mtime(each.mtime_ns)
+                sink.write(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
+                continue
+            self._meter.begin(each.path)
+            with WatchedSource(self._case.directory / each.path) as source:
+                mark = Mark.due(each)
+                sink.write(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))
+                self._copy(far, source, each, each.size)
+            sink.write(tar_stream.padding(each.size))
+
+    def _copy(self, far: FarSide, source: WatchedSource, entry: Entry, size: int) -> None:
+        left = size
+        while left:
+            data = source.read(min(CHUNK, left))
+            if not data:
+                raise RetryLater("the source is not at rest: a file became shorter while it was sent")
+            far.process.stdin.write(data)
+            left -= len(data)
+            self._meter.move(len(data))
+        self._hashes[entry.path] = source.digest.hexdigest()
+
+    def _notes(self, far: FarSide, entries: list[Entry], manifest: Manifest) -> bytes:
+        """End the stream with what the far side compares with and keeps. The comparison comes last."""
+        record = {"fingerprint": manifest.fingerprint, "files": len(manifest.files), "bytes": manifest.size}
+        expected = far.expected(manifest, tuple(each.path for each in entries if each.is_dir))
+        for name, data in (
+            ("input.sha256", manifest.checksums()),
+            ("input.json", json.dumps(record).encode() + b"\n"),
+            ("expected", expected),
+        ):
+            header = tar_stream.file_header(
+                f".receiving-{self._fence}/{name}".encode(), size=len(data), mode=_NOTE_MODE, mtime=0
+            )
+            far.process.stdin.write(header + data + tar_stream.padding(len(data)))
+        far.process.stdin.write(tar_stream.END)
+        return expected
+
+    def _await_end(self, far: FarSide, listing: str) -> None:
+        with far.patient(self._meter.total):
+            for line in far.lines():
+                word, _, rest = line.partition(b" ")
+                if word == b"differs":
+                    wrong, extra = (int(each) for each in rest.split())
+                    what = f"{wrong} differ" if wrong else f"{extra} are there that should not be"
+                    raise Differs(f"of {len(self._hashes)} files: {what}")
+                if word == b"failed":
+                    raise far.failure()
+                if word == b"done":
+                    if rest != listing.encode():
+                        raise HostFault(f"host {far.host}: it proved something else than was sent", host=far.host)
+                    break
+        with contextlib.suppress(HostFault):
+            far.process.wait(60.0)  # it removes what earlier turns left
+
+
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+__all__ = ["Differs", "Unable", "UpStream"]
