@@ -69,6 +69,7 @@ class Clockwork:
         lease = self._conductor.config.daemon.lease
         with self._store.transaction():
             self._store.parts.renew_all(now + lease)
+            self._conductor.dispatch.forget_hosts()
             self._conductor.dispatch.wake("config")  # this may be the config that has it again
 
     def _notice_clock_jump(self) -> None:

@@ -16,16 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from mqi_cli.case import PartState
+from mqi_cli.case import PART_LIVE, PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.message import Command, Earlier, GpuLease, MessageError, command_id, encode
 from mqi_cli.quantity import age, counted
 from mqi_cli.retry import backoff
 from mqi_cli.store import Store
+from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, GpuRow, PartRow
 
 HOST_PAUSE_MOST = 300.0  # a host that is down is asked again at least this often, seconds
+LEASE_GRACE = 60.0  # seconds; a lease of a part that ended so long ago is a leak
 LOOK_VALID = 600.0  # seconds; a GPU not looked at for so long (the curator does every 30 s) may be taken by anybody
 WOKEN_AT_ONCE = 200
 SERVED_IN_ORDER = ("jobs:", "gpu:")  # who comes first is served first; nobody overtakes
@@ -229,6 +231,29 @@ class Dispatcher:
             )
         if not host.held:
             self.wake(f"host:{name}")
+
+    def reconcile_gpus(self, host: str) -> None:
+        """Give free the GPUs whose part has ended without giving them back.
+
+        No transaction of ours leaves such a lease; a state database that was restored or mended by hand may. A part
+        that has just ended is left its time, and one whose run may live keeps what it has.
+        """
+        now = self._clock.now()
+        for gpu in self._store.gpus.leased_on(host):
+            part = self._store.parts.by_id(gpu.lease) if gpu.lease is not None else None
+            if part is None or part.state in PART_LIVE or part.waiting_for == END_UNPROVEN:
+                continue
+            if now - (part.ended_at or 0.0) > LEASE_GRACE:
+                self._store.gpus.release(part.id, now=now)
+                text = f"GPU {gpu.number} of {host} was leased to a part that has ended: it is free again"
+                self._store.events.add(at=now, case=None, kind="gpu", actor="conductor", text=text)
+
+    def forget_hosts(self) -> None:
+        """Forget what was seen of hosts that the config no longer has. What an operator held back stays held back."""
+        known = {row.name for row in self._store.hosts.all()} | {gpu.host for gpu in self._store.gpus.all()}
+        for host in sorted(known - set(self._config.hosts)):
+            self._store.gpus.forget(host)
+            self._store.hosts.forget(host)
 
     def probe(self, name: str) -> None:
         """Let one part find out whether a paused host answers again; with nobody waiting, assume that it does."""

@@ -208,6 +208,7 @@ class Intake:
             return
         self._alert(Alert(f"gpus:{seen.host}", False, f"the GPUs of {seen.host} can be read again"))
         self._store.gpus.saw(seen.host, seen.gpus, now=self._clock.now())
+        self._conductor.dispatch.reconcile_gpus(seen.host)
         self._conductor.dispatch.wake(f"gpu:{seen.host}")
 
     def _alert(self, alert: Alert) -> None:

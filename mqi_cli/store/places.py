@@ -50,6 +50,10 @@ class Hosts:
         ).on_conflict_ignore().execute(self._database)
         HostTable.update(**fields).where(HostTable.name == name).execute(self._database)
 
+    def forget(self, name: str) -> None:
+        """Forget a host, unless an operator holds it."""
+        HostTable.delete().where((HostTable.name == name) & ~HostTable.held).execute(self._database)
+
     def shift_times(self, seconds: float) -> None:
         """Move the time at which each paused host is asked again: the wall clock has jumped by so much."""
         HostTable.update(until=HostTable.until + seconds).where(HostTable.until.is_null(False)).execute(self._database)
@@ -95,6 +99,16 @@ class Gpus:
     def release(self, part: int, *, now: float) -> int:
         """Take a part's GPUs back; return how many."""
         return int(_RELEASE.run(self._database, part=part, now=now).rowcount)
+
+    def forget(self, host: str) -> None:
+        """Forget the GPUs of a host but for those that a part has or an operator holds: they count as gone."""
+        GpuTable.update(present=False).where(GpuTable.host == host).execute(self._database)
+        kept = GpuTable.lease.is_null(False) | GpuTable.held
+        GpuTable.delete().where((GpuTable.host == host) & ~kept).execute(self._database)
+
+    def leased_on(self, host: str) -> list[GpuRow]:
+        """Return a host's GPUs that parts have, whether they are there or not."""
+        return self._rows(GpuTable.select().where((GpuTable.host == host) & GpuTable.lease.is_null(False)))
 
     def hold(self, uuid: str, *, held: bool) -> None:
         """Hold a GPU back from being leased, or give it free."""

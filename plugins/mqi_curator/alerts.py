@@ -26,11 +26,19 @@ def alerts_of(host: str, look: Look, limits: AlertsSection) -> list[Alert]:
     ]
 
 
+def _unwatched(topic: str, what: str) -> Alert:
+    """Return the all clear for what has no limit any more."""
+    return Alert(topic, False, f"{what} is not watched any more")
+
+
 def _disk(host: str, look: Look, limit: float | None) -> Iterator[Alert]:
-    if limit is None or look.free_bytes is None or not look.total_bytes:
+    topic = f"disk:{host}"
+    if limit is None:
+        yield _unwatched(topic, f"the space of host {host}")
+        return
+    if look.free_bytes is None or not look.total_bytes:
         return
     free = 100 * look.free_bytes / look.total_bytes
-    topic = f"disk:{host}"
     if free < limit:
         text = f"host {host} has {free:.1f} % of its space left (limit {limit:g} %)"
         yield Alert(topic, True, text, hint=f"mqi host clean {host} --dry-run")
@@ -39,10 +47,13 @@ def _disk(host: str, look: Look, limit: float | None) -> Iterator[Alert]:
 
 
 def _load(host: str, look: Look, limit: float | None) -> Iterator[Alert]:
-    if limit is None or look.load is None or not look.cores:
+    topic = f"load:{host}"
+    if limit is None:
+        yield _unwatched(topic, f"the load of host {host}")
+        return
+    if look.load is None or not look.cores:
         return
     load = look.load / look.cores
-    topic = f"load:{host}"
     if load > limit:
         text = f"host {host} has a load of {load:.1f} for each core (limit {limit:g})"
         yield Alert(topic, True, text, hint="look at what runs there beside mqi's jobs")
@@ -59,16 +70,18 @@ def _gpus(host: str, look: Look, limits: AlertsSection) -> Iterator[Alert]:
         yield Alert(topic, True, text, hint="these are not given to runs; nvidia-smi there tells more")
     else:
         yield Alert(topic, False, f"all GPUs of host {host} can be used")
-    if limits.temperature is not None:
-        yield from _hottest(host, look.gpus.gpus, limits.temperature)
-    if limits.gpu_memory_percent is not None:
-        yield from _fullest(host, look.gpus.gpus, limits.gpu_memory_percent)
+    yield from _hottest(host, look.gpus.gpus, limits.temperature)
+    yield from _fullest(host, look.gpus.gpus, limits.gpu_memory_percent)
+    yield from _busiest(host, look.gpus.gpus, limits.gpu_utilization_percent)
 
 
-def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int) -> Iterator[Alert]:
+def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int | None) -> Iterator[Alert]:
+    topic = f"gpu-temperature:{host}"
+    if limit is None:
+        yield _unwatched(topic, f"the temperature of the GPUs of host {host}")
+        return
     known = [(gpu.temperature, gpu.index) for gpu in gpus if gpu.temperature is not None]
     temperature, index = max(known, default=(0, 0))
-    topic = f"gpu-temperature:{host}"
     if temperature > limit:
         text = f"GPU {index} of host {host} is at {temperature} °C (limit {limit} °C)"
         yield Alert(topic, True, text, hint="look at its fans and at the room")
@@ -76,16 +89,34 @@ def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int) -> Iterator[Alert
         yield Alert(topic, False, f"the GPUs of host {host} are cool again")
 
 
-def _fullest(host: str, gpus: tuple[GpuSeen, ...], limit: float) -> Iterator[Alert]:
+def _fullest(host: str, gpus: tuple[GpuSeen, ...], limit: float | None) -> Iterator[Alert]:
+    topic = f"gpu-memory:{host}"
+    if limit is None:
+        yield _unwatched(topic, f"the memory of the GPUs of host {host}")
+        return
     known = [
         (100 * gpu.memory_used / gpu.memory_total, gpu.index)
         for gpu in gpus
         if gpu.memory_used is not None and gpu.memory_total
     ]
     percent, index = max(known, default=(0.0, 0))
-    topic = f"gpu-memory:{host}"
     if percent > limit:
         text = f"the memory of GPU {index} of host {host} is {percent:.0f} % full (limit {limit:g} %)"
         yield Alert(topic, True, text, hint="mqi gpu list")
     elif percent < limit * _EASIER:
         yield Alert(topic, False, f"the GPUs of host {host} have memory again")
+
+
+def _busiest(host: str, gpus: tuple[GpuSeen, ...], limit: float | None) -> Iterator[Alert]:
+    topic = f"gpu-utilization:{host}"
+    if limit is None:
+        yield _unwatched(topic, f"how busy the GPUs of host {host} are")
+        return
+    known = [(gpu.utilization, gpu.index) for gpu in gpus if gpu.utilization is not None]
+    percent, index = max(known, default=(0, 0))
+    if percent > limit:
+        yield Alert(
+            topic, True, f"GPU {index} of host {host} is {percent} % busy (limit {limit:g} %)", hint="mqi gpu list"
+        )
+    elif percent < limit * _EASIER:
+        yield Alert(topic, False, f"the GPUs of host {host} are less busy again")

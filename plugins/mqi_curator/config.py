@@ -12,6 +12,7 @@ class AlertsSection(Section):
 
     temperature: int | None = Field(90, ge=30, le=150, description="Hottest GPU of a host, in °C.")
     gpu_memory_percent: float | None = Field(None, gt=0, le=100, description="Fullest GPU memory of a host.")
+    gpu_utilization_percent: float | None = Field(None, gt=0, le=100, description="Busiest GPU of a host.")
     disk_free_percent: float | None = Field(5.0, ge=0, lt=100, description="Free space below base_dir.")
     load_per_core: float | None = Field(4.0, gt=0, description="One-minute load average for each core.")
 

@@ -330,3 +330,48 @@ def test_a_gpu_that_became_free_without_a_word_is_found_by_the_clock(make_bench:
     bench.clockwork.tick()
 
     assert sorted(bench.fresh(case).state for case in cases) == [CaseState.RUNNING, CaseState.WAITING]
+
+
+def test_a_lease_of_a_part_that_ended_is_given_free_after_a_while(make_bench: Any) -> None:
+    """Nothing of ours leaves such a lease; a state database that was mended by hand may."""
+    bench = make_bench(gpus=1)
+    bench.gpus(2)
+    case, _ = to_run(bench, 2)
+    done, other = bench.commands()
+    part = bench.part(case)
+    bench.do(done)
+    with bench.store.transaction():
+        bench.store.gpus.lease(part.id, ["GPU-0"])
+
+    bench.gpus(2)
+    assert leases(bench)[0] == part.id, "it has only just ended"
+    bench.clock.turn(61)
+    bench.gpus(2)
+
+    assert leases(bench)[0] is None
+    assert leases(bench)[1] is not None, f"{other.case} runs on"
+    bench.clock.turn(1000)
+    bench.gpus(2)
+    assert leases(bench)[1] is not None
+
+
+def test_what_was_known_of_a_host_goes_when_the_config_no_longer_has_it(bench: Any) -> None:
+    bench.intake.take(HostSeen("old", False, "no route"))
+    bench.gpus(1, host="old")
+    bench.gpus(1, host="hpc")
+
+    bench.clockwork.start_anew()
+
+    assert "old" not in [host.name for host in bench.store.hosts.all()]
+    assert [gpu.host for gpu in bench.store.gpus.all()] == ["hpc"]
+
+
+def test_gpus_that_a_part_has_are_not_forgotten_with_their_host(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    to_run(bench)
+    bench.config.hosts.clear()
+
+    bench.clockwork.start_anew()
+
+    assert [gpu.lease is not None for gpu in bench.store.gpus.all()] == [True]

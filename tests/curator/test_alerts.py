@@ -48,7 +48,7 @@ def test_load_counts_for_each_core() -> None:
 
 def test_gpu_memory_is_watched_only_where_a_limit_is_set() -> None:
     full = Look(gpus=GpuLook((GpuSeen("GPU-1", 0, memory_total=100, memory_used=99),)))
-    assert "gpu-memory:hpc" not in active(full)
+    assert active(full)["gpu-memory:hpc"] is False
     assert active(full, gpu_memory_percent=95)["gpu-memory:hpc"] is True
     empty = Look(gpus=GpuLook((GpuSeen("GPU-1", 0, memory_total=100, memory_used=1),)))
     assert active(empty, gpu_memory_percent=95)["gpu-memory:hpc"] is False
@@ -64,7 +64,15 @@ def test_a_look_that_failed_says_nothing_about_what_it_did_not_see() -> None:
     assert active(Look()) == {}
 
 
-def test_a_limit_that_is_switched_off_is_not_looked_at() -> None:
-    off = {"temperature": None, "disk_free_percent": None, "load_per_core": None}
-    look = Look(free_bytes=0, total_bytes=100, load=99, cores=1, gpus=hot(120).gpus)
-    assert set(active(look, **off)) == {"gpu-unusable:hpc"}
+def test_a_busy_gpu_is_an_alert_only_where_a_limit_is_set() -> None:
+    busy = Look(gpus=GpuLook((GpuSeen("GPU-1", 0, utilization=99), GpuSeen("GPU-2", 1))))
+    assert active(busy)["gpu-utilization:hpc"] is False
+    assert active(busy, gpu_utilization_percent=95)["gpu-utilization:hpc"] is True
+    assert "gpu-utilization:hpc" not in active(busy, gpu_utilization_percent=99)
+
+
+def test_a_limit_that_is_switched_off_clears_its_alert() -> None:
+    look = Look(load=9.0, cores=1, free_bytes=1, total_bytes=100, gpus=hot(99).gpus)
+    off = active(look, temperature=None, disk_free_percent=None, load_per_core=None)
+    assert {topic for topic, raised in off.items() if raised} == set()
+    assert {"disk:hpc", "load:hpc", "gpu-temperature:hpc"} <= set(off)
