@@ -259,19 +259,17 @@ class Worker:
 
         Progress is not worth waiting for: the next report says it again.
         """
+        said = ""
         while True:
             try:
                 return self._publish(event)
             except BrokerError as error:
                 if event.kind is EventKind.PROGRESS:
                     return None
-                log.warning(
-                    "the %s of %s waits for the broker: %s",
-                    event.kind,
-                    event.step,
-                    error.message,
-                    extra={"case": event.case},
-                )
+                if error.message != said:  # it may be away for hours
+                    said = error.message
+                    text = "the %s of %s waits for the broker: %s"
+                    log.warning(text, event.kind, event.step, said, extra={"case": event.case})
                 if self._stop.wait(BROKER_PAUSE):
                     with contextlib.suppress(BrokerError):
                         self._publish(event)

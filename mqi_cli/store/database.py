@@ -106,7 +106,13 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        text = str(error)
+        # On a full disk SQLite rolls back by itself, and our own rolling back then fails: the first complaint counts.
+        first: BaseException = error
+        while isinstance(first.__context__, (*DATABASE_ERRORS, StateError)):
+            first = first.__context__
+        if isinstance(first, StateError):
+            raise first from first.__cause__
+        text = str(first)
         if "full" in text:
             hint = f"make space on the disk that holds {path.parent}; nothing was lost, the work goes on then"
         elif "locked" in text:

@@ -166,3 +166,18 @@ def test_of_processes_that_create_at_once_one_does_and_all_go_on(path: Path) -> 
 
     assert sorted(out.strip() for (out, _), _ in ends) == ["0", "0", str(migrations.SCHEMA_VERSION)], ends
     assert [code for _, code in ends] == [0, 0, 0]
+
+
+def test_a_full_disk_is_named_also_where_sqlite_has_rolled_back_by_itself(path: Path) -> None:
+    store = open_store(path)
+    store.database.execute_sql("PRAGMA max_page_count = 1")  # which SQLite takes for a full disk
+    for _ in range(2):
+        with pytest.raises(StateError, match="disk is full") as caught, store.transaction(), store.transaction():
+            for number in range(2000):
+                store.events.add(at=number, case=None, kind="test", actor="test", text="x" * 1000)
+        assert "make space" in caught.value.hint
+    store.database.execute_sql("PRAGMA max_page_count = 1000000")
+    with store.transaction():
+        store.events.add(at=1.0, case=None, kind="test", actor="test", text="again")
+    assert [event.text for event in store.events.latest(limit=9)] == ["again"]
+    store.close()
