@@ -40,32 +40,44 @@ def _bar(title: str) -> Iterator[Show]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, amount="", detail="")
-        since = time.monotonic()
+        rate = _Rate(time.monotonic())
 
         def show(done: float, total: float, unit: str, detail: str) -> None:
-            nonlocal since
-            if not done:  # what comes before the first byte (reading the source) is not part of the rate
-                since = time.monotonic()
-            amount = _amount(done, total, unit, time.monotonic() - since)
+            amount = _amount(done, total, unit, rate.seconds(done, time.monotonic()))
             bar.update(task, completed=done, total=total or None, amount=amount, detail=printable(detail)[-40:])
 
         yield show
 
 
 def _plain(title: str) -> Show:
-    began = since = last = time.monotonic()
+    began = last = time.monotonic()
+    rate = _Rate(began)
 
     def show(done: float, total: float, unit: str, detail: str) -> None:
-        nonlocal last, since
+        nonlocal last
         del detail
         now = time.monotonic()
-        if not done:
-            since = now
+        seconds = rate.seconds(done, now)
         if now - last >= PLAIN_EVERY:
             last = now
-            complain(f"{title}: {_amount(done, total, unit, now - since)}, {age(now - began)}")
+            complain(f"{title}: {_amount(done, total, unit, seconds)}, {age(now - began)}")
 
     return show
+
+
+class _Rate:
+    """How long the present pass has been moving: neither what came before its first byte nor an earlier pass counts."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._done = 0.0
+
+    def seconds(self, done: float, now: float) -> float:
+        """Take in how much is done by now; return the seconds that it took."""
+        if not done or done < self._done:  # nothing yet (the source is read), or from the start again (to prove it)
+            self._since = now
+        self._done = done
+        return now - self._since
 
 
 def _amount(done: float, total: float, unit: str, seconds: float) -> str:

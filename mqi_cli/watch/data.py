@@ -316,10 +316,13 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
 
 
 def _others(workers: Sequence[WorkerRow], own: set[str], now: float) -> Iterable[WorkerRow]:
-    """Return the workers that are not this daemon's, without the silent ones in whose place another one works."""
-    alive = {(worker.lane, worker.machine) for worker in workers if now - worker.seen_at < _SILENT_AFTER}
+    """Return the workers that are not this daemon's, without the silent ones in whose place another one came."""
+    latest: dict[tuple[str, str], float] = {}
     for worker in workers:
-        replaced = now - worker.seen_at >= _SILENT_AFTER and (worker.lane, worker.machine) in alive
+        place = worker.lane, worker.machine
+        latest[place] = max(worker.seen_at, latest.get(place, 0.0))
+    for worker in workers:
+        replaced = now - worker.seen_at >= _SILENT_AFTER and worker.seen_at < latest[worker.lane, worker.machine]
         if worker.name not in own and not replaced:
             yield worker
 

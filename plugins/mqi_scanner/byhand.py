@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mqi_cli import Column, show
@@ -42,7 +42,7 @@ def rounds(
     return scan.round
 
 
-def print_round(last: Round, *, json: bool, format: str) -> None:
+def print_round(last: Round, *, watched: Sequence[str], json: bool, format: str) -> None:
     """Print what is complete, what settles and why, and what can't be a case; say how many are as they were."""
     rows: list[dict[str, Any]] = [
         {
@@ -64,5 +64,6 @@ def print_round(last: Round, *, json: bool, format: str) -> None:
         Column("files", "Files", justify="right"), Column("size", "Bytes", justify="right"), Column("note", "Why"),
     ]  # fmt: skip
     were = "1 case is as it was" if last.unchanged == 1 else f"{last.unchanged} cases are as they were"
-    unchanged = f"nothing new; {were}" if last.unchanged else "no cases found"
+    none = f"no case directory in source {', '.join(watched)}" if watched else "the config names no source to look at"
+    unchanged = f"nothing new; {were}" if last.unchanged else none
     show(rows, columns, json=json, format=format, empty=unchanged)

@@ -30,6 +30,6 @@ def scan(
     if source and source not in names:
         raise UsageError(f"there is no source {source!r}", hint=f"sources are: {', '.join(names) or 'none'}")
     last = rounds(operator, source=source, wait=wait)
-    print_round(last, json=json, format=format)
+    print_round(last, watched=names, json=json, format=format)
     if any(judgement.stand == "problem" for judgement in last.open.values()):
         raise typer.Exit(1)

@@ -39,7 +39,8 @@ def exec_run(
     if "parts" in facts:
         say(f"{facts['parts']} parts, each with exit code 0")
         return
-    outputs = f", {facts['outputs']} output files" if "outputs" in facts else ""
+    count = facts.get("outputs")
+    outputs = "" if count is None else f", {count} output file{'' if count == 1 else 's'}"
     say(f"exit code 0 after {span(facts['seconds'])}{outputs}")
 
 
