@@ -108,7 +108,7 @@ def translated(path: Path) -> Iterator[None]:
     except DATABASE_ERRORS as error:
         # On a full disk SQLite rolls back by itself, and our own rolling back then fails: the first complaint counts.
         first: BaseException = error
-        while isinstance(before := first.__context__, (*DATABASE_ERRORS, StateError)):
+        while (before := first.__context__) is not None and isinstance(before, (*DATABASE_ERRORS, StateError)):
             first = before
         if isinstance(first, StateError):
             raise first from first.__cause__
