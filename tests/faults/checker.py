@@ -29,7 +29,7 @@ LANES = (EVENTS_LANE, "sftp", "ssh-exec", "archiver", "scanner", "curator")
 TERMINAL = ("done", "cancelled", "held")
 # What may lie in the state directory after a stop. Anything else was forgotten.
 STATE_FILES = re.compile(
-    r"(state|queue)\.db(-wal|-shm)?|.*\.lock|daemon\.json|logs/[a-z-]+(-\d+)?\.log(\.\d+)?|backups/.*"
+    r"(state|queue)\.db(-wal|-shm)?|state\.db\.replaced-.*|.*\.lock|daemon\.json|logs/[a-z-]+(-\d+)?\.log(\.\d+)?|backups/.*"
     r"|plugins/.*|queue\.db\.bells?/?.*|bells/.*|known_hosts"
 )
 NAMES = (PATIENT, ".ptn", ".plan")
@@ -240,7 +240,7 @@ def _told(plant: Plant) -> Iterator[str]:
 def _texts(plant: Plant) -> Iterable[tuple[Path, str]]:
     """Yield all that is no place for names: logs, status files, messages, even those that were taken and deleted."""
     for file in [*plant.directory.glob("*.log"), *plant.state.rglob("*")]:
-        if file.is_file() and not file.name.startswith("state.db") and "plugins" not in file.parts:
+        if file.is_file() and not file.name.startswith("state") and "plugins" not in file.parts:
             yield file, file.read_bytes().decode("latin-1")
 
 
