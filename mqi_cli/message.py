@@ -195,7 +195,8 @@ class _Reader:
             attempt=self._whole("attempt", least=1),
             turn=self._whole("turn", least=1),
             cancel=self._take("cancel", bool),
-            plan=self._take("plan", bool),
+            # absent in what a version without fan-out has left in a queue: an upgrade refuses nothing
+            plan=self._take("plan", bool) if "plan" in self._body else False,
             facts=self._object("facts"),
             gpus=tuple(_Reader(each).gpu() for each in self._objects("gpus")),
             earlier=tuple(_Reader(each).earlier() for each in self._objects("earlier")),

@@ -97,6 +97,10 @@ def test_what_is_not_exactly_ours_is_refused_with_a_reason(
         decode(changed(message, **fields))
 
 
+def test_a_command_that_an_earlier_version_left_in_a_queue_is_understood() -> None:
+    assert decode(changed(COMMAND, plan=...)) == COMMAND
+
+
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_json_does_not_know_is_refused(word: str) -> None:
     body = encode(EVENT).replace(b'"at":12.5', f'"at":{word}'.encode())
