@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # who only looks at the daemon's status does without the conf
     from mqi_cli.config.model import LogSection
 
 CONDUCTOR = "conductor"
+_PROGRAM = (sys.executable, "-m", "mqi_cli")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class ChildSpec:
     settings: Any = field(
         default=None, repr=False
     )  # what else it was started with: another value is a reason to replace
+
+    @property
+    def arguments(self) -> tuple[str, ...] | None:
+        """What this program itself is called with; None where another one is."""
+        begin = len(_PROGRAM)
+        return self.argv[begin:] if self.argv[:begin] == _PROGRAM else None
 
     def same_process(self, other: ChildSpec) -> bool:
         """Whether a process that was started for one can go on for the other."""
@@ -62,7 +69,7 @@ class Plan:
 
 def program(config: Config) -> list[str]:
     """Return the command that calls mqi with this config, from whichever directory it is called."""
-    return [sys.executable, "-m", "mqi_cli", *(["--config", str(config.file.absolute())] if config.file else [])]
+    return [*_PROGRAM, *(["--config", str(config.file.absolute())] if config.file else [])]
 
 
 def plan_for(config: Config, lanes: Sequence[str]) -> Plan:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
+import importlib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -21,8 +24,16 @@ from mqi_cli.plugins import Plugins, load_plugins
 from mqi_cli.supervisor import Supervisor
 
 
-def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> None:
+def main(
+    config: Config,
+    plugins: Plugins,
+    *,
+    call: Callable[[Sequence[str]], None] | None = None,
+    echo: TextIO | None = None,
+) -> None:
     """Run the daemon until it is told to stop; with `echo` its logs go there too.
+
+    `call` runs this program with other arguments: the processes are forked from this one then.
 
     Raises `AlreadyRunning` where another one has this state directory, `StateError` when it was taken away meanwhile.
     """
@@ -35,6 +46,8 @@ def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> Non
     files.logs.mkdir(mode=0o700, exist_ok=True)
     with open(files.log(OWN_LOG), "a", opener=_private) as crashes:
         faulthandler.enable(crashes)
+        if call is not None:
+            _warm_up(config)
         try:
             supervisor = Supervisor(
                 plan_for(config, plugins.lanes()),
@@ -46,6 +59,7 @@ def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> Non
                 clock=Clock(),
                 random=SystemRandom(),
                 echo=echo,
+                call=call,
             )
             supervisor.run()
         finally:
@@ -53,6 +67,20 @@ def main(config: Config, plugins: Plugins, *, echo: TextIO | None = None) -> Non
     # The lock is kept until the process is gone: who waits for it knows then that nothing is left.
     if supervisor.orphaned:
         raise StateError(f"{files.lock} was removed under the daemon", hint="never delete it; start the daemon again")
+
+
+def _warm_up(config: Config) -> None:
+    """Import what the processes will need, so that they share it. Nothing of it begins a thread or opens anything."""
+    wanted = ["cases", "parts", "places", "messages"]
+    names = ["mqi_cli.processes", *(f"mqi_cli.store.{each}" for each in wanted)]
+    if config.broker is not None:
+        names.append("mqi_cli.broker.rabbitmq")
+    if any(host.type == "ssh" for host in config.hosts.values()):
+        names += ["mqi_cli.hosts.ssh", "mqi_cli.hosts.ssh_files"]
+    for each in names:
+        importlib.import_module(each)
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to every object, and so copy every page
 
 
 def _private(path: str, flags: int) -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -17,6 +17,7 @@ from mqi_cli.clock import Clock
 from mqi_cli.crew import BROKEN, ChildSpec, ChildState
 from mqi_cli.daemon import ChildStatus
 from mqi_cli.errors import EXIT_CONFIG, describe_os_error
+from mqi_cli.forked import Forked, fork, may_fork
 from mqi_cli.logfile import Lines
 from mqi_cli.restarts import HEALTHY_AFTER, Restarts
 
@@ -30,7 +31,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class _Running:
     """What belongs to one process rather than to the child."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     connection: socket.socket
     started: float
     last_beat: float
@@ -42,7 +43,10 @@ class _Running:
 
 
 class Supervised:
-    """Starts a process, hears it, ends it, and decides when it is started again. Times are `Clock.elapsed`."""
+    """Starts a process, hears it, ends it, and decides when it is started again. Times are `Clock.elapsed`.
+
+    `call` is this program's own main function: a child that is this program too is forked where that is safe.
+    """
 
     def __init__(
         self,
@@ -52,8 +56,10 @@ class Supervised:
         clock: Clock,
         random: Random,
         log: Callable[[str], None],
+        call: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.spec = spec
+        self._call = call
         self.state = ChildState.STOPPED
         self.since = clock.now()
         self.restarts = 0
@@ -97,16 +103,7 @@ class Supervised:
         now = self._clock.elapsed()
         self.due = None
         try:
-            process = subprocess.Popen(
-                self.spec.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # so that what it starts itself can be ended with it, and Ctrl-C reaches only us
-            )
+            process = self._begin(environment, theirs.fileno())
         except OSError as error:
             ours.close()
             self.exit_code = None
@@ -119,6 +116,27 @@ class Supervised:
             os.set_blocking(output.fileno(), False)
         self._running = _Running(process, ours, started=now, last_beat=now)
         self._become(ChildState.STARTING)
+
+    def _begin(self, environment: Mapping[str, str], connection: int) -> subprocess.Popen[bytes] | Forked:
+        arguments, call = self.spec.arguments, self._call
+        if arguments is not None and call is not None and may_fork():
+            return fork(
+                lambda: call(arguments),
+                name=self.spec.name,
+                argv=self.spec.argv,
+                environment=environment,
+                keep=connection,
+            )
+        return subprocess.Popen(
+            self.spec.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env=environment,
+            pass_fds=(connection,),
+            process_group=0,  # so that what it starts itself can be ended with it, and Ctrl-C reaches only us
+        )
 
     def hear(self) -> None:
         """Take in what it wrote and whether it gave a sign of life."""

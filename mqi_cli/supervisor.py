@@ -54,10 +54,12 @@ class Supervisor:
         clock: Clock,
         random: Random,
         echo: TextIO | None = None,
+        call: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.children: dict[str, Supervised] = {}
         self.orphaned = False  # ended because its state directory was taken away
         self._plan = plan
+        self._call = call
         self._reload_plan = reload
         self._alone = alone
         self._environment = environment
@@ -257,6 +259,7 @@ class Supervisor:
             clock=self._clock,
             random=self._random,
             log=lambda line: self._logbook.write(spec.name, line),
+            call=self._call,
         )
 
     def _tell_exit(self, child: Supervised) -> None:

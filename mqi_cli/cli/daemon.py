@@ -35,9 +35,10 @@ def start(
     if foreground:
         import sys
 
+        from mqi_cli.cli.main import call
         from mqi_cli.daemon_process import main
 
-        main(operator.config, operator.plugins, echo=None if quiet else sys.stderr)
+        main(operator.config, operator.plugins, call=call, echo=None if quiet else sys.stderr)
         return
     _start(operator)
 

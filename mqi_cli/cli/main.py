@@ -6,6 +6,7 @@ import copy
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,6 +152,12 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.write(f"\nmqi {__version__}: this is a bug in mqi. Please report the lines above.\n")
         sys.exit(EXIT_BUG)
+
+
+def call(arguments: Sequence[str]) -> None:
+    """Run `mqi` with these arguments in place of this process's own. Raises `SystemExit` where it does not end well."""
+    sys.argv = [sys.argv[0], *arguments]
+    main()
 
 
 def report(error: MqiError) -> None:

@@ -22,7 +22,7 @@ SOURCES = {"mqi_cli": ROOT, **{path.name: path.parent for path in sorted((ROOT /
 # From the ground up: a module imports from its own layer and from those above it in this table, and within a layer there
 # are no circles. `config.*` means the package and all in it that no layer names. A new module is given its place here.
 LAYERS = {
-    "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child "
+    "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child forked "
     "hosts.streams",
     "words": "case manifest message layout placeholders",
     "borders": "hosts.base scheduler broker.base broker.doorbell",
