@@ -81,6 +81,11 @@ class Intake:
         for row in self._store.cases.each(states):
             yield self.view(row)
 
+    def view_of(self, key: str) -> CaseView | None:
+        """Return the case with this key; None when there is none."""
+        row = self._store.cases.by_key(key)
+        return self.view(row) if row else None
+
     def view(self, row: CaseRow) -> CaseView:
         """Return a case as patrols and commands see it."""
         facts = {

@@ -16,6 +16,7 @@ from mqi_cli.case import CaseState
 from mqi_cli.clock import Clock
 from mqi_cli.hosts.base import Host
 from mqi_cli.message import Facts
+from mqi_cli.stage import Workflow
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class PatrolContext(Protocol):
     clock: Clock
     sources: Sequence[SourceView]
     hosts: Sequence[str]
+    workflows: Mapping[str, Workflow]
 
     @property
     def data_dir(self) -> Path:
@@ -180,6 +182,9 @@ class PatrolContext(Protocol):
 
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         """Return the cases in these states (all, without any), oldest first."""
+
+    def case(self, key: str) -> CaseView | None:
+        """Return the case with this key; None when there is none."""
 
     def report(self, finding: Finding) -> None:
         """Apply a finding; durable when it returns."""

@@ -17,6 +17,7 @@ from mqi_cli.hosts.base import Host
 from mqi_cli.intake import Intake
 from mqi_cli.patrol import CaseView, Finding, KnownCase, Patrol, SourceView
 from mqi_cli.plugins import Plugins
+from mqi_cli.stage import Workflow
 from mqi_cli.store import Store
 
 log = logging.getLogger("mqi.patrol")
@@ -44,6 +45,7 @@ class Round:
         self.clock = clock
         self.sources: Sequence[SourceView] = config.source_views() if sources is None else sources
         self.hosts: Sequence[str] = tuple(config.hosts)
+        self.workflows: Mapping[str, Workflow] = config.workflows
         self._data_dir = config.state_dir / "plugins" / plugins.owner_of("patrol", patrol.name)
         self._hosts = hosts
         self._intake = intake
@@ -72,6 +74,10 @@ class Round:
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         """Return the cases in these states, oldest first."""
         return self._intake.views(*states)
+
+    def case(self, key: str) -> CaseView | None:
+        """Return the case with this key; None when there is none."""
+        return self._intake.view_of(key)
 
     def report(self, finding: Finding) -> None:
         """Apply a finding; durable when it returns."""

@@ -150,6 +150,15 @@ class Operator:
         view: CaseView = self.intake.view(self.row(text))
         return view
 
+    def case(self, key: str) -> CaseView | None:
+        """Return the case with exactly this key; None when there is none."""
+        view: CaseView | None = self.intake.view_of(key)
+        return view
+
+    def report(self, finding: Finding) -> None:
+        """Apply what a command has found or done, as a patrol's report; durable when it returns."""
+        self.intake.take(finding)
+
     def cases(self, *states: CaseState) -> Iterator[CaseView]:
         """Return the cases in these states (all, without any), oldest first."""
         yield from self.intake.views(*states)

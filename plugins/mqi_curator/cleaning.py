@@ -1,15 +1,29 @@
-"""`mqi host clean`: which case directories on a host may go, and removing them."""
+"""Which case directories on a host may go, by `mqi host clean` and by themselves, and removing them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mqi_cli import KEY_PATTERN, CaseState, CaseView, Files, Host, RemoteLayout, Workflow, tool_dir
+from mqi_cli import (
+    KEY_PATTERN,
+    CaseCleared,
+    CaseState,
+    CaseView,
+    Host,
+    HostError,
+    Patrol,
+    PatrolContext,
+    RemoteLayout,
+    Workflow,
+    tool_dir,
+)
+from mqi_curator.config import CuratorSection
 
 _ARCHIVE = "archive"  # the stage after which nothing on the host is needed any more
 _REMOVED = "removed-"
+_CLEAR_EVERY = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -53,10 +67,9 @@ def _is_archived(case: CaseView, workflow: Workflow | None) -> bool:
 
 
 def survey(
-    host: Host, cases: Iterable[CaseView], workflows: Mapping[str, Workflow]
+    host: Host, find: Callable[[str], CaseView | None], workflows: Mapping[str, Workflow]
 ) -> tuple[list[Removable], list[Kept]]:
-    """Look through a host's base directory. What is not named like a case is passed over."""
-    known = {case.key: case for case in cases}
+    """Look through a host's base directory. What is not named like a case is passed over; `find` gives a key's case."""
     removable: list[Removable] = []
     kept: list[Kept] = []
     with host.files() as files:
@@ -65,7 +78,7 @@ def survey(
         for entry in sorted(files.listing(host.base_dir), key=lambda entry: entry.name):
             if not KEY_PATTERN.match(entry.name) or not entry.is_dir:
                 continue
-            found = judge(entry.name, known.get(entry.name), host.name, workflows)
+            found = judge(entry.name, find(entry.name), host.name, workflows)
             if isinstance(found, Removable):
                 removable.append(found)
             else:
@@ -78,8 +91,8 @@ def remove(host: Host, key: str) -> None:
 
     It is renamed out of its place first: a case that is begun again meanwhile finds nothing there rather than half.
     """
+    finish_removals(host)
     with host.files() as files:
-        _remove_leftovers(files, host)
         place = tool_dir(host.base_dir) / f"{_REMOVED}{key}-{secrets.token_hex(4)}"
         files.make_directory(place.parent, parents=True, exist_ok=True)
         root = RemoteLayout(host.base_dir, key).root
@@ -88,11 +101,52 @@ def remove(host: Host, key: str) -> None:
             files.remove_tree(place)
 
 
-def _remove_leftovers(files: Files, host: Host) -> None:
-    """Finish removals that were cut off."""
+def finish_removals(host: Host) -> None:
+    """Finish removals that were cut off: what was renamed out of its place was judged before."""
     place = tool_dir(host.base_dir)
-    if files.stat(place) is None:
+    with host.files() as files:
+        if files.stat(place) is None:
+            return
+        for entry in list(files.listing(place)):
+            if entry.is_dir and entry.name.startswith(_REMOVED):
+                files.remove_tree(place / entry.name)
+
+
+def clear_in_time(ctx: PatrolContext) -> None:
+    """Remove from every host the directories of cases that are done and archived, `clear_after` their end.
+
+    One host that does not answer keeps nobody else waiting for more than its own failure.
+    """
+    section: CuratorSection = ctx.config
+    if section.clear_after is None:
         return
-    for entry in list(files.listing(place)):
-        if entry.is_dir and entry.name.startswith(_REMOVED):
-            files.remove_tree(place / entry.name)
+    for name in ctx.hosts:
+        try:
+            for key in _clear(ctx, ctx.host(name), before=ctx.clock.now() - section.clear_after):
+                ctx.report(CaseCleared(key, name))
+        except HostError as error:
+            ctx.log.warning("host %s: nothing more is cleared: %s", name, error.message)
+
+
+def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
+    """Remove what may go; yield each key as it is gone."""
+    finish_removals(host)
+    removable, _ = survey(host, ctx.case, ctx.workflows)
+    for going in removable:
+        if ctx.stopping():
+            return
+        case = ctx.case(going.key)  # time has passed since the survey
+        if case is None or case.state is not CaseState.DONE or (case.ended_at or before) >= before:
+            continue
+        if isinstance(judge(case.key, case, host.name, ctx.workflows), Removable):
+            remove(host, case.key)
+            yield case.key
+
+
+PATROL = Patrol(
+    name="clearing",
+    run=clear_in_time,
+    interval=lambda section: 0.0 if section.clear_after is None else _CLEAR_EVERY,
+    lane="curator",
+    summary="clears hosts of cases that are done and archived",
+)

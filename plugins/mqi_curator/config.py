@@ -27,6 +27,11 @@ class CuratorSection(Section):
     gpu_timeout: Duration = Field(
         10.0, ge=1, le=120, description="A query that takes longer counts as hung; a sick driver can hang for ever."
     )
+    clear_after: Duration | None = Field(
+        None,
+        description="So long after its end a case that is done and archived goes from its hosts, where its archive step left it "
+        "there (clear_host: false); null: only by `mqi host clean`.",
+    )
     alerts: AlertsSection = Field(default_factory=AlertsSection, description="When to raise an alert.")
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mqi_cli import CaseCleared, Clock, Column, Host, HostFault, KeyedHost, Operator, UsageError, Verdict, say, show
-from mqi_curator.cleaning import Kept, Removable, judge, remove, survey
+from mqi_curator.cleaning import Kept, Removable, finish_removals, judge, remove, survey
 from mqi_curator.config import CuratorSection
 from mqi_curator.trial import Trial, try_host
 from mqi_curator.trust import trust_key
@@ -100,7 +100,9 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
     """Remove from a host what is left of cases that need nothing there any more."""
     host = operator.host(name)
     workflows = operator.config.workflows
-    removable, kept = survey(host, operator.cases(), workflows)
+    removable, kept = survey(host, operator.case, workflows)
+    if not dry_run:
+        finish_removals(host)
     for each in kept:
         say(f"stays   {each.key}  {each.reason}")
     for going in removable:
@@ -117,12 +119,12 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
 
 
 def _remove(operator: Operator, host: Host, going: Removable) -> bool:
-    case = operator.find(going.key)  # time has passed at the question
+    case = operator.case(going.key)  # time has passed at the question
     if isinstance(judge(going.key, case, host.name, operator.config.workflows), Kept):
         say(f"stays   {going.key}  it was begun again meanwhile")
         return False
     remove(host, going.key)
-    operator.intake.take(CaseCleared(going.key, host.name))
+    operator.report(CaseCleared(going.key, host.name))
     return True
 
 

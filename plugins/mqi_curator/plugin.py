@@ -23,10 +23,10 @@ def mqi_config() -> ConfigSection:
 
 @hookimpl
 def mqi_patrols() -> Sequence[Patrol]:
-    """Give the patrol that looks at the hosts."""
-    from mqi_curator.hosts_patrol import PATROL
+    """Give the patrol that looks at the hosts, and the one that clears them."""
+    from mqi_curator import cleaning, hosts_patrol
 
-    return (PATROL,)
+    return (hosts_patrol.PATROL, cleaning.PATROL)
 
 
 @hookimpl

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mqi_cli import CaseRef, CaseState, CaseView, Done, RemoteLayout, Stage, StageContext, Step, StepOptions, Workflow
+from mqi_cli import (
+    CaseCleared,
+    CaseRef,
+    CaseState,
+    CaseView,
+    Done,
+    HostUnreachable,
+    RemoteLayout,
+    Stage,
+    StageContext,
+    Step,
+    StepOptions,
+    Workflow,
+)
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
-from mqi_curator.cleaning import Kept, Removable, judge, remove, survey
+from mqi_cli.testing import FakeClock
+from mqi_curator.cleaning import PATROL, Kept, Removable, clear_in_time, judge, remove, survey
+from mqi_curator.config import CuratorSection
 from mqi_curator.host_commands import clean_host
 
 KEYS = ("caaaaaaaaaa", "cbbbbbbbbbb", "cccccccccc2", "cdddddddddd")
@@ -91,14 +110,14 @@ def test_a_survey_passes_over_all_that_is_not_named_and_shaped_like_a_case(host:
         case("caaaaaaaaab", CaseState.CANCELLED),
         case("ceeeeeeeeee", CaseState.CANCELLED),
     ]
-    removable, kept = survey(host, cases, FILED)
+    removable, kept = survey(host, {each.key: each for each in cases}.get, FILED)
     assert [each.key for each in removable] == [KEYS[0], KEYS[2]]
     assert [each.key for each in kept] == [KEYS[1], KEYS[3]]
 
 
 def test_a_host_without_a_base_dir_has_nothing_to_clean(tmp_path: Path) -> None:
     bare = LocalHost("hpc", LocalHostSection(type="local", base_dir=str(tmp_path / "none")), tmp_path)
-    assert survey(bare, [], FILED) == ([], [])
+    assert survey(bare, dict[str, CaseView]().get, FILED) == ([], [])
 
 
 def test_removing_takes_one_case_and_leaves_the_rest(host: LocalHost, tmp_path: Path) -> None:
@@ -162,11 +181,8 @@ def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalH
         def host(self, name: str) -> LocalHost:
             return host
 
-        def cases(self) -> list[CaseView]:
-            return [case(KEYS[0], self.state)]
-
-        def find(self, text: str) -> CaseView:
-            return case(text, self.state)
+        def case(self, key: str) -> CaseView | None:
+            return case(key, self.state) if key == KEYS[0] else None
 
     desk = Desk()
 
@@ -178,3 +194,106 @@ def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalH
     assert "begun again meanwhile" in capsys.readouterr().out
     with host.files() as files:
         assert files.stat(RemoteLayout(host.base_dir, KEYS[0]).input) is not None
+
+
+class Round:
+    """A round of the patrol that clears, over cases given by key."""
+
+    def __init__(self, host: LocalHost, *cases: CaseView, after: float | None = 3600.0, now: float = 100_000.0) -> None:
+        self.config = CuratorSection(clear_after=after)
+        self.log = logging.LoggerAdapter(logging.getLogger("mqi.patrol"), {})
+        self.clock = FakeClock(now)
+        self.hosts = (host.name,)
+        self.workflows = FILED
+        self.reported: list[Any] = []
+        self._host = host
+        self._cases = {each.key: each for each in cases}
+
+    def host(self, name: str) -> LocalHost:
+        return self._host
+
+    def case(self, key: str) -> CaseView | None:
+        return self._cases.get(key)
+
+    def report(self, finding: Any) -> None:
+        self.reported.append(finding)
+
+    def stopping(self) -> bool:
+        return False
+
+    def go(self) -> list[str]:
+        """Go a round; return the keys of the directories that are left."""
+        clear_in_time(self)  # type: ignore[arg-type]
+        return sorted(entry.name for entry in Path(self._host.base_dir).iterdir() if entry.name in KEYS)
+
+
+def filed(key: str, *, ended_at: float = 1000.0, **changes: Any) -> CaseView:
+    return replace(case(key, CaseState.DONE, done=("my-archive",)), ended_at=ended_at, **changes)
+
+
+def test_only_what_is_done_and_archived_for_long_goes_by_itself(host: LocalHost) -> None:
+    patrol = Round(
+        host,
+        filed(KEYS[0]),
+        filed(KEYS[1], ended_at=99_000.0),
+        case(KEYS[2], CaseState.DONE, done=("my-run",)),
+        case(KEYS[3], CaseState.CANCELLED),
+    )
+    assert patrol.go() == [KEYS[1], KEYS[2], KEYS[3]]
+    assert patrol.reported == [CaseCleared(KEYS[0], "hpc")]
+    assert (Path(host.base_dir) / "results of somebody").is_dir()
+
+
+def test_nothing_goes_by_itself_unless_the_operator_says_when(host: LocalHost) -> None:
+    assert Round(host, filed(KEYS[0]), after=None).go() == sorted(KEYS)
+    assert PATROL.interval(CuratorSection()) == 0
+
+
+def test_a_host_that_does_not_answer_is_a_line_in_the_log(host: LocalHost, caplog: pytest.LogCaptureFixture) -> None:
+    class Deaf:
+        name = "hpc"
+        base_dir = host.base_dir
+
+        def files(self) -> Any:
+            raise HostUnreachable("host hpc does not answer", host="hpc")
+
+    patrol = Round(Deaf(), filed(KEYS[0]))  # type: ignore[arg-type]
+    assert patrol.go() == sorted(KEYS)
+    assert "nothing more is cleared" in caplog.text
+
+
+_KILLED = """
+import os, sys, pathlib
+sys.path[:0] = sys.argv[2:]
+from mqi_cli.config.model import LocalHostSection
+from mqi_cli.hosts.local import LocalHost
+from mqi_curator.cleaning import remove
+left = [3]
+def unlink(path, *args, inner=os.unlink, **more):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    inner(path, *args, **more)
+os.unlink = os.remove = unlink
+pathlib.Path.unlink = lambda self, missing_ok=False: unlink(self)
+host = LocalHost("hpc", LocalHostSection(type="local", base_dir=sys.argv[1]), pathlib.Path(sys.argv[1]))
+remove(host, "KEY")
+"""
+
+
+def test_a_removal_that_is_killed_half_way_is_finished_and_touches_nothing_else(host: LocalHost) -> None:
+    base = Path(host.base_dir)
+    for number in range(20):
+        (base / KEYS[0] / "input" / f"{number}.ptn").write_text("x")
+    root = Path(__file__).parents[2]
+    program = [sys.executable, "-c", _KILLED.replace("KEY", KEYS[0]), str(base), str(root), str(root / "plugins")]
+    assert subprocess.run(program, check=False).returncode == -9
+    (half,) = (base / ".mqi").iterdir()
+    assert 0 < len(list(half.rglob("*.ptn"))) < 21
+    assert not (base / KEYS[0]).exists(), "a case that begins again finds nothing rather than half"
+
+    patrol = Round(host)
+
+    assert patrol.go() == sorted(KEYS[1:])
+    assert list((base / ".mqi").iterdir()) == []
+    assert all((base / key / "input" / "a.ptn").exists() for key in KEYS[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,11 @@ _RUN = """\
 # run.sh CASE PART SECONDS
 for gpu in $(echo "$CUDA_VISIBLE_DEVICES" | tr , ' '); do
   : >'{room}/apps/'"$gpu@$$"
-  echo "start $gpu $1/$2 $(date +%s.%N)" | dd of='{room}/ledger' oflag=append conv=notrunc,fsync 2>/dev/null
+  echo "start $gpu $1/$2 $$ $(date +%s.%N)" | dd of='{room}/ledger' oflag=append conv=notrunc,fsync 2>/dev/null
 done
 sleep "$3"
 for gpu in $(echo "$CUDA_VISIBLE_DEVICES" | tr , ' '); do
-  echo "end $gpu $1/$2 $(date +%s.%N)" | dd of='{room}/ledger' oflag=append conv=notrunc,fsync 2>/dev/null
+  echo "end $gpu $1/$2 $$ $(date +%s.%N)" | dd of='{room}/ledger' oflag=append conv=notrunc,fsync 2>/dev/null
   rm -f '{room}/apps/'"$gpu@$$"
 done
 echo dose >dose.raw
@@ -41,7 +40,8 @@ class Use:
     """One GPU in one run's hands, from and until when."""
 
     gpu: str
-    by: str
+    by: str  # case and part
+    pid: int
     begun: float
     ended: float
 
@@ -78,28 +78,28 @@ class GpuRoom:
 
     def uses(self) -> list[Use]:
         """Read the ledger. A run that has not ended has no end: it uses its GPU for ever."""
-        begun: dict[tuple[str, str], list[float]] = defaultdict(list)
+        begun: dict[tuple[str, str, int], float] = {}
         uses = []
         for line in (self.directory / "ledger").read_text().splitlines():
-            what, gpu, by, at = line.split()
+            what, gpu, by, pid, at = line.split()
+            run = (gpu, by, int(pid))
             if what == "start":
-                begun[(gpu, by)].append(float(at))
+                begun[run] = float(at)
             else:
-                uses.append(Use(gpu, by, begun[(gpu, by)].pop(0), float(at)))
-        uses += [Use(gpu, by, at, float("inf")) for (gpu, by), times in begun.items() for at in times]
-        return uses
+                uses.append(Use(*run, begun.pop(run), float(at)))
+        return [*uses, *(Use(*run, at, float("inf")) for run, at in begun.items())]
 
     def used_twice(self) -> list[tuple[Use, Use]]:
-        """Return each two runs that had one GPU at the same time."""
+        """Return each two runs that had one GPU at the same time, or that lived at the same time for one part."""
         uses = sorted(self.uses(), key=lambda use: use.begun)
         return [
             (one, other)
             for number, one in enumerate(uses)
             for other in uses[number + 1 :]
-            if one.gpu == other.gpu and other.begun < one.ended
+            if other.begun < one.ended and (one.gpu == other.gpu or (one.by == other.by and one.pid != other.pid))
         ]
 
     def most_at_once(self) -> int:
         """Return how many runs went side by side at the most."""
-        runs = {(use.by, use.begun, use.ended) for use in self.uses()}
-        return max((sum(begun <= at < ended for _, begun, ended in runs) for _, at, _ in runs), default=0)
+        uses = self.uses()
+        return max((len({use.pid for use in uses if use.begun <= at.begun < use.ended}) for at in uses), default=0)
