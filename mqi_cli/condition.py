@@ -74,7 +74,11 @@ class Condition:
         for alert in self._store.switches.alerts():
             kind, colon, rest = alert["topic"].partition(":")
             subject = rest.partition(":")[0]
-            if colon and kind != "process" and subject not in (known["source"] if kind == "source" else known["host"]):
+            if (
+                colon
+                and kind not in ("process", "worker")
+                and subject not in (known["source"] if kind == "source" else known["host"])
+            ):
                 self._clear(alert["topic"], f"{subject} is no longer in the config")
 
     def _processes(self) -> None:

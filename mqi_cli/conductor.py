@@ -33,6 +33,8 @@ from mqi_cli.store.records import CaseRow, PartRow
 
 log = logging.getLogger("mqi.conductor")
 
+WORKER = "worker:"  # begins the topic of an alert about the workers of a lane on a machine
+
 LOST_STEP = "add it again and mqi daemon reload, then: mqi case retry; or from the start: mqi case rerun"
 
 
@@ -259,16 +261,26 @@ class Conductor:
 
     def _about_worker(self, event: Event) -> bool:
         if event.kind is EventKind.ALIVE:
-            data = event.data
-            self.store.workers.alive(
-                event.worker,
-                lane=str(data.get("lane", "")),
-                machine=str(data.get("machine", "")),
-                pid=int(data.get("pid", 0)),
-                busy=int(data.get("busy", 0)),
-                started_at=float(data.get("started", 0.0)),
-                now=self.clock.now(),
-            )
+            data, now = event.data, self.clock.now()
+            lane, machine, trouble = (str(data.get(name, "")) for name in ("lane", "machine", "trouble"))
+            if data.get("leaving"):
+                self.store.workers.left(event.worker)
+            else:
+                self.store.workers.alive(
+                    event.worker,
+                    lane=lane,
+                    machine=machine,
+                    pid=int(data.get("pid", 0)),
+                    busy=int(data.get("busy", 0)),
+                    started_at=float(data.get("started", 0.0)),
+                    now=now,
+                )
+            topic = f"{WORKER}{lane}@{machine}"
+            if trouble and not data.get("leaving"):
+                hint = f"give {machine} the same workflows and key_salt as this machine, then restart the worker"
+                self.store.switches.raise_alert(topic, text=f"{event.worker}: {trouble}", hint=hint, now=now)
+            else:
+                self.store.switches.clear_alert(topic)
         return True
 
     def _accepted(self, case: CaseRow, part: PartRow, event: Event) -> None:

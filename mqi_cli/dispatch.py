@@ -22,6 +22,7 @@ from mqi_cli.config.loaded import Config
 from mqi_cli.message import Command, Earlier, GpuLease, MessageError, command_id, encode
 from mqi_cli.quantity import age, counted
 from mqi_cli.retry import backoff
+from mqi_cli.step_digest import step_digest
 from mqi_cli.store import Store
 from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, GpuRow, PartRow
@@ -84,8 +85,10 @@ class Dispatcher:
 
     def command(self, case: CaseRow, part: PartRow, *, turn: int) -> Command:
         """Return the command for a turn of a part, with what earlier steps reported and the GPUs it has."""
-        names = [each.name for each in self._config.workflows[case.workflow].steps]
-        before = names[: names.index(part.step)]
+        steps = self._config.workflows[case.workflow].steps
+        names = [each.name for each in steps]
+        place = names.index(part.step)
+        before = names[:place]
         return Command(
             id=command_id(case.key, part.step, part.part, part.attempt, turn),
             lane=part.lane,
@@ -107,6 +110,7 @@ class Dispatcher:
                 for done in self._store.parts.finished(case.id, [*before, part.step])
                 if done.step != part.step or (done.plan and part.part)
             ),
+            digest=step_digest(steps[place], salt=self._config.key_salt),
         )
 
     def lease_gpus(self, part: PartRow) -> bool:

@@ -77,6 +77,7 @@ class Command:
     facts: Facts = field(default_factory=dict)
     gpus: tuple[GpuLease, ...] = ()
     earlier: tuple[Earlier, ...] = ()
+    digest: str = ""  # of what the conductor's config says of the step
 
 
 class EventKind(StrEnum):
@@ -91,7 +92,7 @@ class EventKind(StrEnum):
     GAVE_UP = "gave_up"  # data: reason, hint
     BUG = "bug"  # data: reason, traceback
     CANCELLED = "cancelled"  # data: note; the part is proven ended on its host
-    ALIVE = "alive"  # a worker's sign of life; data: lane, pid, machine, started, busy
+    ALIVE = "alive"  # a worker's sign of life; data: lane, pid, machine, started, busy, trouble, leaving
     WAKE = "wake"  # something was written to the state database: look now rather than at the next tick
 
 
@@ -200,6 +201,7 @@ class _Reader:
             facts=self._object("facts"),
             gpus=tuple(_Reader(each).gpu() for each in self._objects("gpus")),
             earlier=tuple(_Reader(each).earlier() for each in self._objects("earlier")),
+            digest=self._text("digest", empty=True),
         )
         return self._finished(command)
 

@@ -26,6 +26,7 @@ from mqi_cli.message import MAX_FACTS_BYTES, MAX_PARTS, Command, Earlier, EventK
 from mqi_cli.plugins import Plugins
 from mqi_cli.scheduler import Scheduler
 from mqi_cli.stage import Done, Step, Wait, Workflow
+from mqi_cli.step_digest import step_digest
 
 log = logging.getLogger("mqi.stage")
 
@@ -35,6 +36,13 @@ MAX_TRACEBACK = 8000
 
 Report = Callable[[EventKind, Facts], None]
 Show = Callable[[float, float, str, str], None]
+
+
+class OtherConfig(RetryLater):
+    """This machine's config and the conductor's don't say the same of a step."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="give all machines the same workflows and key_salt, then restart the worker")
 
 
 class Turn:
@@ -181,13 +189,14 @@ def make_turn(
     clock: Clock,
     show: Show | None = None,
 ) -> Turn:
-    """Look a command's workflow and step up in this machine's own config. Raises `RetryLater` when they are not there."""
+    """Look a command's workflow and step up in this machine's own config. Raises `OtherConfig` when it says otherwise."""
     workflow = config.workflows.get(command.workflow)
     step = workflow.step(command.step) if workflow else None
     if workflow is None or step is None:
-        raise RetryLater(
-            f"this worker's config has no step {command.step} in a workflow {command.workflow}",
-            hint="give all machines the same workflows",
+        raise OtherConfig(f"its config has no step {command.step} in a workflow {command.workflow}")
+    if command.digest not in ("", step_digest(step, salt=config.key_salt)):
+        raise OtherConfig(
+            f"its config says otherwise of step {command.step} in workflow {command.workflow} than the conductor's"
         )
     section_name = plugins.section_of(step.stage)
     return Turn(

@@ -28,13 +28,14 @@ from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, Facts, Messa
 from mqi_cli.plugins import Plugins
 from mqi_cli.sources import CaseFinder
 from mqi_cli.store import Store
-from mqi_cli.turn import Turn, make_turn, run_turn
+from mqi_cli.turn import OtherConfig, Turn, make_turn, run_turn
 
 log = logging.getLogger("mqi.worker")
 
 ALIVE_EVERY = 15.0
 TAKE_TIMEOUT = 1.0
 BROKER_PAUSE = 2.0
+OTHER_CONFIG_AGAIN = 10.0  # seconds until another worker may be asked, where this one's config says otherwise
 ASK_AGAIN = 60.0  # seconds, where this worker's config lacks what an attempt that goes on needs
 BEGUN_KEPT = 1000  # ids of commands
 
@@ -67,6 +68,7 @@ class Worker:
         self._slots = threading.Semaphore(threads)
         self._stop = threading.Event()
         self._turns: dict[str, Turn] = {}
+        self._troubles: dict[str, str] = {}  # step -> what is wrong with this worker's config of it
         self._begun: deque[str] = deque(maxlen=BEGUN_KEPT)
         self._threads: set[threading.Thread] = set()
         self._alive_number = itertools.count(1)
@@ -99,6 +101,9 @@ class Worker:
                 self._beat()
                 thread.join(1.0)
         self._hosts.close()
+        if not failing:  # a broker that is away would keep this end waiting
+            with contextlib.suppress(BrokerError):
+                self._publish(self._alive(leaving=True))
 
     def idle(self) -> None:
         """Only live, for a lane that has patrols and no stage."""
@@ -149,7 +154,9 @@ class Worker:
         if self._store is None:
             return True
         case = self._store.cases.by_key(command.case)
-        part = self._store.parts.latest(case.id, command.step, command.part) if case else None
+        if case is None:  # this machine's own state database, which has nothing to do with the conductor's
+            return True
+        part = self._store.parts.latest(case.id, command.step, command.part)
         if part is None or (part.attempt, part.turn) != (command.attempt, command.turn):
             return False
         return part.state == "queued" or (part.state == "working" and part.worker in ("", self.name))
@@ -183,7 +190,14 @@ class Worker:
                 stopping=self._stop.is_set,
                 clock=self._clock,
             )
+            self._tell_trouble(command.step, "")
             case = self._find(command, needed=turn.stage.local)
+        except OtherConfig as error:
+            log.warning("%s", error.message, extra=extra)
+            self._tell_trouble(command.step, error.message)
+            # Uses up no try, and ends no attempt whose run may live: the next turn may come to a worker that knows better.
+            note = f"{self.name} can't take it: {error.message}"
+            return EventKind.WAIT, {"seconds": OTHER_CONFIG_AGAIN, "note": note}
         except MqiError as error:
             log.warning("%s", error.message, extra=extra)
             if command.turn > 1:
@@ -196,6 +210,13 @@ class Worker:
         reason = problem.message if problem else data.get("note") or data.get("reason") or ""
         log.log(level, "attempt %d: %s%s", command.attempt, kind, f": {reason}" if reason else "", extra=extra)
         return kind, data
+
+    def _tell_trouble(self, step: str, trouble: str) -> None:
+        if self._troubles.get(step, "") == trouble:
+            return
+        self._troubles[step] = trouble
+        with contextlib.suppress(BrokerError):  # said again with each sign of life
+            self._publish(self._alive())
 
     def _find(self, command: Command, *, needed: bool) -> CaseRef:
         if self._store is not None and (row := self._store.cases.by_key(command.case)):
@@ -232,13 +253,15 @@ class Worker:
                 min(1.0, self._config.daemon.lease / 10)
             ) if not self._stop.is_set() else threading.Event().wait(0.2)
 
-    def _alive(self) -> Event:
+    def _alive(self, *, leaving: bool = False) -> Event:
         data: dict[str, Any] = {
             "lane": self.lane,
             "machine": socket.gethostname().split(".")[0],
             "pid": os.getpid(),
             "started": self._started,
             "busy": len(self._turns),
+            "trouble": next((each for each in self._troubles.values() if each), ""),
+            "leaving": leaving,
         }
         number = next(self._alive_number)
         return Event(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 app = single_command()
 
+SILENT_AFTER = 60.0  # seconds: four signs of life of a worker that did not come; `mqi watch` says it then, too
+
 
 @dataclass(frozen=True)
 class Trouble:
@@ -50,7 +52,8 @@ def overview(operator: Operator) -> dict[str, Any]:
     daemon = files.read_status() if pid is not None else None
     exists = operator.config.state_path.exists()
     counts = operator.store.cases.counts() if exists else dict.fromkeys(CaseState, 0)
-    troubles = list(_troubles(operator, pid, daemon, counts, exists=exists))
+    elsewhere = list(_workers_elsewhere(operator, daemon)) if exists else []
+    troubles = [*_troubles(operator, pid, daemon, counts, exists=exists), *_silent(elsewhere)]
     health = (
         "down"
         if pid is None
@@ -60,6 +63,7 @@ def overview(operator: Operator) -> dict[str, Any]:
         "health": health,
         "daemon": None if daemon is None else {"pid": pid, "started_at": daemon.started_at, "state": daemon.state},
         "processes": [] if daemon is None else [dataclasses.asdict(child) for child in daemon.children],
+        "workers_elsewhere": elsewhere,
         "broker": "rabbitmq" if operator.config.broker else "embedded",
         "unsent": operator.store.messages.unsent_count() if exists else 0,
         "lanes": {lane: load._asdict() for lane, load in operator.store.switches.loads().items()} if exists else {},
@@ -97,6 +101,34 @@ def _troubles(
         )
 
 
+def _workers_elsewhere(operator: Operator, daemon: Any) -> Iterator[dict[str, Any]]:
+    """Yield the workers that are not this daemon's, without the silent ones in whose place another one works."""
+    import socket
+    import time
+
+    here, now = socket.gethostname().split(".")[0], time.time()
+    own = {child.pid for child in daemon.children} if daemon else set()
+    workers = operator.store.workers.all()
+    alive = {(each["lane"], each["machine"]) for each in workers if now - each["seen_at"] < SILENT_AFTER}
+    for each in workers:
+        silent = max(0.0, now - each["seen_at"])
+        if each["machine"] == here and (each["pid"] in own or silent >= SILENT_AFTER):
+            continue  # this daemon's, or one of a daemon that was before
+        if silent < SILENT_AFTER or (each["lane"], each["machine"]) not in alive:
+            yield {"name": each["name"], "lane": each["lane"], "machine": each["machine"], "silent_for": silent}
+
+
+def _silent(elsewhere: list[dict[str, Any]]) -> Iterator[Trouble]:
+    from mqi_cli.quantity import age
+
+    for each in elsewhere:
+        if each["silent_for"] >= SILENT_AFTER:
+            yield Trouble(
+                f"worker {each['name']} has given no sign for {age(each['silent_for'])}; what it had goes to others",
+                f"look at {each['machine']}; it is forgotten an hour after its last sign",
+            )
+
+
 def overview_text(data: dict[str, Any]) -> str:
     """Lay the overview out for a person."""
     import time
@@ -127,6 +159,9 @@ def overview_text(data: dict[str, Any]) -> str:
     if data["processes"]:
         up = [child["name"] for child in data["processes"] if child["state"] == "running"]
         lines.append(f"procs  {len(up)} of {len(data['processes'])} running: {', '.join(up)}")
+    if data["workers_elsewhere"]:
+        names = [each["name"] for each in data["workers_elsewhere"] if each["silent_for"] < SILENT_AFTER]
+        lines.append(f"away   {len(names)} workers of other machines: {', '.join(names) or 'none'}")
     for trouble in data["troubles"]:
         lines.append(f"!  {trouble['text']}")
         if trouble["hint"]:

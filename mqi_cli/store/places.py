@@ -157,6 +157,10 @@ class Workers:
         """Return every worker, as rows."""
         return list(WorkerTable.select().order_by(WorkerTable.lane, WorkerTable.name).dicts().execute(self._database))
 
+    def left(self, name: str) -> None:
+        """Take out a worker that has ended in good order."""
+        WorkerTable.delete().where(WorkerTable.name == name).execute(self._database)
+
     def forget(self, *, before: float) -> None:
         """Forget the workers that gave no sign since `before`."""
         WorkerTable.delete().where(WorkerTable.seen_at < before).execute(self._database)

@@ -9,6 +9,8 @@ import pytest
 from mqi_cli.case import CaseState, PartState
 from mqi_cli.conductor import UnknownCase
 from mqi_cli.message import Event, EventKind
+from mqi_cli.stage import Done, Stage, Step, StepOptions
+from mqi_cli.step_digest import step_digest
 
 
 def test_a_complete_case_goes_through_every_step_and_is_done(bench: Any) -> None:
@@ -246,3 +248,41 @@ def test_how_far_a_part_is_may_come_with_the_end_of_a_turn(bench: Any) -> None:
     bench.answer(again, EventKind.ACCEPTED)
     bench.answer(again, EventKind.WAIT, seconds=5, note="running")
     assert bench.part(case).progress_done == 3, "a turn that found no mark changes nothing"
+
+
+def test_a_worker_whose_config_differs_is_an_alert_until_it_is_mended_or_leaves(bench: Any) -> None:
+    def alive(number: int, trouble: str, *, leaving: bool = False) -> None:
+        data = {"lane": "sftp", "machine": "box2", "pid": 7, "started": 0.0, "busy": 0}
+        data |= {"trouble": trouble, "leaving": leaving}
+        bench.conductor.apply(Event(f"alive:{number}", EventKind.ALIVE, "sftp@box2-7", 0.0, data=data))
+
+    alive(1, "its config says otherwise of step upload")
+    (alert,) = bench.store.switches.alerts()
+    assert alert["text"] == "sftp@box2-7: its config says otherwise of step upload"
+    assert "box2" in alert["hint"]
+    alive(2, "")
+    assert bench.store.switches.alerts() == []
+    alive(3, "its config says otherwise of step upload")
+    alive(4, "its config says otherwise of step upload", leaving=True)
+    assert bench.store.switches.alerts() == []
+    assert bench.store.workers.all() == []
+
+
+def test_commands_tell_a_step_apart_by_what_it_means_and_not_by_paths_of_one_machine(bench: Any) -> None:
+    def digest(stage: Stage, *, salt: str = "", **options: Any) -> str:
+        return step_digest(Step("s", stage, Options(**options)), salt=salt)
+
+    class Options(StepOptions):
+        host: str = "hpc"
+        command: str = "true"
+
+    far = Stage("run", lambda case, ctx: Done(), "x", local=False)
+    here = Stage("download", lambda case, ctx: Done(), "x")
+    assert digest(far) == digest(far, command="true")
+    assert (
+        len({digest(far), digest(far, command="false"), digest(far, host="b"), digest(far, salt="s"), digest(here)})
+        == 5
+    )
+    assert digest(here, command="a") == digest(here, command="b") != digest(here, host="b")
+    bench.case()
+    assert bench.command().digest == step_digest(bench.workflow.steps[0], salt="")

@@ -15,17 +15,19 @@ from mqi_cli.broker.embedded import EmbeddedBroker
 from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, decode, encode
 from mqi_cli.plugins import load_plugins
 from mqi_cli.stage import Done, Stage, Step, StepOptions, Workflow
+from mqi_cli.step_digest import step_digest
+from mqi_cli.store import Store
 from mqi_cli.worker import Worker
 
 
 @contextlib.contextmanager
-def serving(bench: Any, broker: EmbeddedBroker, stage: Stage) -> Iterator[None]:
+def serving(bench: Any, broker: EmbeddedBroker, stage: Stage, *, store: Store | None = None) -> Iterator[None]:
     """Serve a lane with one stage, on a machine that has neither the state database nor the source."""
     bench.config.workflows["qa"] = Workflow("qa", (Step(stage.name, stage, StepOptions()),))
     plugins = load_plugins(entry_points=())
     plugins.section_of = lambda owner: ""  # type: ignore[method-assign]
     plugins.owner_of = lambda kind, name: "test"  # type: ignore[method-assign]
-    worker = Worker(stage.lane, config=bench.config, plugins=plugins, broker=broker)
+    worker = Worker(stage.lane, config=bench.config, plugins=plugins, broker=broker, store=store)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -41,8 +43,8 @@ def command(stage: str) -> Command:
     return Command("m-1", "lane-x", "caaaaaaaaaa", 1, "in", "f" * 64, "qa", stage, "", 1, 1)
 
 
-def events(broker: EmbeddedBroker, until: Callable[[list[Event]], bool]) -> list[Event]:
-    """Take events until there are those that were wanted."""
+def events(broker: EmbeddedBroker, until: Callable[[list[Event]], bool], *, signs: bool = False) -> list[Event]:
+    """Take events until there are those that were wanted; signs of life are among them where they are asked for."""
     found: list[Event] = []
     limit = time.monotonic() + 20
     while not until(found):
@@ -52,7 +54,7 @@ def events(broker: EmbeddedBroker, until: Callable[[list[Event]], bool]) -> list
             assert isinstance(event, Event)
             found.append(event)
             broker.ack(delivery)
-    return [event for event in found if event.kind is not EventKind.ALIVE]
+    return [event for event in found if signs or event.kind is not EventKind.ALIVE]
 
 
 def last_is(kind: EventKind) -> Callable[[list[Event]], bool]:
@@ -121,18 +123,54 @@ def test_a_bug_in_a_stage_is_told_by_its_kind_and_place_without_its_message(benc
     assert "Doe" not in str(found[-1].data)
 
 
-def test_an_attempt_that_goes_on_waits_where_the_workers_config_lacks_its_step(bench: Any, tmp_path: Path) -> None:
+def test_a_worker_whose_config_says_otherwise_waits_uses_up_no_try_and_says_so_with_each_sign_of_life(
+    bench: Any, tmp_path: Path
+) -> None:
     broker = EmbeddedBroker(tmp_path / "queue.db")
-    stage = Stage("run", lambda case, ctx: Done(), "lane-x", local=False)
+    calls: list[str] = []
+    stage = Stage("run", lambda case, ctx: calls.append(ctx.fence) or Done(), "lane-x", local=False)  # type: ignore[func-returns-value]
     with serving(bench, broker, stage):
-        first, later = command("other"), replace(command("other"), id="m-2", turn=2)
-        broker.publish([Outgoing("lane-x", each.id, encode(each)) for each in (first, later)])
-        found = events(broker, lambda found: {EventKind.RETRY, EventKind.WAIT} <= {event.kind for event in found})
-    ends = {event.turn: event for event in found if event.kind is not EventKind.ACCEPTED}
-    assert ends[1].kind is EventKind.RETRY, "nothing can have begun: a further attempt may be made"
-    assert ends[2].kind is EventKind.WAIT, "a run may live: the attempt keeps its GPUs"
-    assert "has no step other" in ends[2].data["note"]
+        for asked in (command("other"), replace(command("run"), id="m-3", digest="0" * 16)):
+            broker.publish([Outgoing("lane-x", asked.id, encode(asked))])
+            found = events(broker, last_is(EventKind.WAIT), signs=True)
+            troubles = [event.data["trouble"] for event in found if event.kind is EventKind.ALIVE]
+            (wait,) = [event for event in found if event.kind is EventKind.WAIT]
+            assert troubles[-1]
+            assert troubles[-1] in wait.data["note"]
+            assert "lane-x@" in wait.data["note"], "which worker it is"
+        assert "says otherwise of step run" in wait.data["note"]
+        assert calls == []
+
+        step = bench.config.workflows["qa"].step("run")
+        alike = replace(command("run"), id="m-2", digest=step_digest(step, salt=bench.config.key_salt))
+        broker.publish([Outgoing("lane-x", alike.id, encode(alike))])
+        events(broker, last_is(EventKind.DONE))
+        assert calls == ["1-1"]
     broker.close()
+
+
+def test_a_worker_serves_cases_that_a_state_database_of_its_own_machine_does_not_know(
+    bench: Any, tmp_path: Path
+) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    stage = Stage("compute", lambda case, ctx: Done(), "lane-x", local=False)
+    with serving(bench, broker, stage, store=bench.store):
+        asked = command("compute")
+        broker.publish([Outgoing("lane-x", asked.id, encode(asked))])
+        events(broker, last_is(EventKind.DONE))
+    broker.close()
+
+
+def test_a_worker_that_ends_in_good_order_says_that_it_leaves(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    with serving(bench, broker, Stage("compute", lambda case, ctx: Done(), "lane-x", local=False)):
+        events(broker, lambda found: bool(found), signs=True)
+    left = events(broker, lambda found: found[-1:] != [] and bool(found[-1].data["leaving"]), signs=True)
+    broker.close()
+
+    for event in left:
+        bench.conductor.apply(event)
+    assert bench.store.workers.all() == []
 
 
 def test_a_command_that_comes_twice_is_performed_once(bench: Any, tmp_path: Path) -> None:

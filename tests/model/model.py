@@ -99,8 +99,8 @@ def apply(case: Case, event: Any) -> None:
 
 
 def _retry(case: Case, name: Name, part: Part, data: dict[str, Any]) -> None:
-    if data["host"] or not data.get("looked", True):
-        part["state"] = "waits"  # the host or the worker is at fault: the same attempt, and no try is used up
+    if data["host"]:
+        part["state"] = "waits"  # the host is at fault: the same attempt, and no try is used up
     elif part["cancel"]:
         part["state"], part["tries"] = "waits", part["tries"] + 1
     elif part["tries"] + 1 >= ATTEMPTS:

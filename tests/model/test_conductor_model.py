@@ -157,7 +157,7 @@ class ConductorMachine(RuleBasedStateMachine):
             case "host down" if command.step != "archive":
                 return EventKind.RETRY, plain | {"host": HOST}
             case "other config":
-                return EventKind.RETRY, plain | {"looked": False}
+                return EventKind.WAIT, {"seconds": 10.0, "note": "its config says otherwise"}
         if command.step == model.JOB:
             return self.run_turn(command)
         match how:
