@@ -135,8 +135,7 @@ def test_a_worker_whose_config_says_otherwise_waits_uses_up_no_try_and_says_so_w
             found = events(broker, last_is(EventKind.WAIT), signs=True)
             troubles = [event.data["trouble"] for event in found if event.kind is EventKind.ALIVE]
             (wait,) = [event for event in found if event.kind is EventKind.WAIT]
-            assert troubles[-1]
-            assert troubles[-1] in wait.data["note"]
+            assert "its config" in troubles[-1]
             assert "lane-x@" in wait.data["note"], "which worker it is"
         assert "says otherwise of step run" in wait.data["note"]
         assert calls == []
