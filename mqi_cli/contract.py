@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 NAME_RULE = "1 to 32 of a-z 0-9 _ -, beginning with a letter or a digit"
 
-_SCHEDULER_CALLS = {"launch": 1, "script": 1, "read_id": 1, "refusal": 1, "look": 0, "read_look": 1, "look_back": 1}
+_SCHEDULER_CALLS = {
+    "launch": 1,
+    "script": 1,
+    "read_id": 1,
+    "refusal": 1,
+    "look": 0,
+    "read_look": 1,
+    "look_back": 1,
+    "read_look_back": 1,
+    "look_at_node": 1,
+    "node_answers": 1,
+}
 
 _T = TypeVar("_T")
 

@@ -115,5 +115,11 @@ class Scheduler(Protocol):
     def read_look_back(self, completed: Completed) -> Mapping[str, Queued] | None:
         """Return the runs by their tags. None when there is no such record here."""
 
+    def look_at_node(self, node: str) -> Call | None:
+        """Ask whether a machine answers to the scheduler. None where it can't be asked."""
+
+    def node_answers(self, completed: Completed) -> bool:
+        """Whether it does: then nothing lives there of runs that the scheduler calls ended. A failed node proves nothing."""
+
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Take runs out of the queue; one that runs is asked to end in order, with `force` it is ended with all it started."""

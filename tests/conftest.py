@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     f"servers.{name}"
-    for name in ("sshd", "rabbitmq", "house")
+    for name in ("sshd", "rabbitmq", "slurm", "house")
     if (Path(__file__).parent / "servers" / f"{name}.py").is_file()
 ]
 

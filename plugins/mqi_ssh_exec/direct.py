@@ -50,6 +50,16 @@ class Direct:
         del completed
         return None
 
+    def look_at_node(self, node: str) -> Call | None:
+        """Ask nobody."""
+        del node
+        return None
+
+    def node_answers(self, completed: Completed) -> bool:
+        """Know nothing of machines."""
+        del completed
+        return False
+
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Take nothing out of a queue."""
         del queued, force

@@ -27,6 +27,13 @@ def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
     waited = since(ctx, str(status.state), status)
     begun = status.started is not None
     queue = f"the queue of {ctx.host.name}"
+    if begun and (status.reason == "node" or status.state is JobState.ABSENT) and not job.node_answers(status.machine):
+        # A machine that nobody reaches may go on computing, and writes its end down when it comes back.
+        return Wait(
+            LOOK_AGAIN * 2,
+            f"{queue} says {status.word or 'nothing'} of the run, and {status.machine or status.node} does not answer: unknown "
+            f"until it does (if that machine is no more: mqi exec kill {ctx.layout.key} {ctx.step} --gone)",
+        )
     if status.state is JobState.ENDED:
         if begun and waited < SETTLE_FOR:
             return Wait(LOOK_AGAIN, f"{queue} says {status.word}; the run's own record is waited for")

@@ -109,6 +109,11 @@ class Job:
             make(self.host, self.scheduler.cancel([found], force=late or status.state in OVER))
         return with_queue(status, look, self.tag) if asks_queue(status) else status
 
+    def node_answers(self, node: str) -> bool:
+        """Whether the machine that it began on answers to its scheduler again: only then is a failed one's run proven dead."""
+        call = self.scheduler.look_at_node(node) if node else None
+        return call is not None and self.scheduler.node_answers(make(self.host, call))
+
     def settle(self, reason: str) -> JobStatus:
         """Write down for good that it is over, as its queue says; nothing of it ever begins after this."""
         self.lookout.forget(self.place)

@@ -55,6 +55,7 @@ class JobStatus:
     asked: str = ""  # why it was asked to end, while it has not yet
     asked_at: float = 0.0
     sent: str = ""  # its id in the queue of a scheduler; `?` where the answer was lost
+    machine: str = ""  # what the queue calls the machine that it began on
     refused: str = ""  # what the queue's program wrote when it did not take it
     word: str = ""  # what the queue calls its state
     waits_for: str = ""  # why the queue has not begun it yet
@@ -103,6 +104,7 @@ def read_report(text: str) -> JobStatus:
         asked=values.get("asked", "").partition(" ")[2],
         asked_at=float(_whole({"at": values.get("asked", "").partition(" ")[0]}, "at") or 0),
         sent=values.get("sent", ""),
+        machine=values.get("machine", ""),
         refused=values.get("refused", ""),
         log_bytes=_whole(values, "log") or 0,
         log_complete=values.get("log_cut", "0") == "0" and values.get("log_lost", "0") == "0",

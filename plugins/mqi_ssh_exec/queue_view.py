@@ -45,12 +45,14 @@ def with_queue(status: JobStatus, look: QueueLook, tag: str) -> JobStatus:
     """Return a run's status with what its queue knows. Proof from its records is never overruled."""
     found = look.find(tag)
     if status.state in (JobState.FINISHED, JobState.LOST):
-        if found is None or found.state in (*LIVE, QueueState.ENDED):
+        if found is None or found.state is QueueState.ENDED:
             return status
+        if found.state in LIVE:  # the queue is about to say why it ended it
+            return replace(status, state=JobState.RUNNING, word=found.word)
         return replace(status, reason=ENDS[found.state], word=found.word)
     if found is None:
         return replace(status, answered=False) if look.known is None else replace(status, state=JobState.ABSENT)
-    status = replace(status, word=found.word, node=status.node or found.node, sent=found.id)
+    status = replace(status, word=found.word, machine=status.machine or found.node, sent=found.id)
     if found.state is QueueState.PENDING:
         return replace(status, state=JobState.QUEUED, waits_for=found.reason)
     if found.state is QueueState.RUNNING:

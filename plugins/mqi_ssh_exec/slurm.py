@@ -14,6 +14,7 @@ PREFIX = "mqi-"  # begins every tag of ours
 LOOK_BACK = "now-30days"  # how old a job may be that sacct is asked for
 NO_ACCOUNTING = "accounting storage is disabled"
 _TIMEOUT = 60.0  # seconds; Slurm's programs try for some ten when their controller does not answer
+_SILENT = ("unknown", "future", "powering_up", "booting", "rebooting")
 _MARGIN = 90  # seconds that Slurm's own limit lies behind ours: the run ends itself first, and in order
 
 # Every state of `man squeue` and `man sacct`, in the long form.
@@ -84,7 +85,7 @@ class Slurm:
     def script(self, batch: Batch) -> bytes:
         """Return the batch script: the step's `extra` lines for sbatch, then the command."""
         lines = "".join(f"#SBATCH {line}\n" for line in batch.resources.extra)
-        return f"#!/bin/sh\n{lines}{batch.command}\n".encode()
+        return f"#!/bin/sh\n{lines}MQI_NODE=$SLURMD_NODENAME; export MQI_NODE\n{batch.command}\n".encode()
 
     def read_id(self, text: str) -> str:
         """Return the job's id from `--parsable` output: `ID` or `ID;CLUSTER`, in its last line."""
@@ -133,6 +134,15 @@ class Slurm:
             for row in rows
             if len(row) == 5 and row[1].startswith(PREFIX)
         )
+
+    def look_at_node(self, node: str) -> Call | None:
+        """Ask how a node is."""
+        return Call(("sinfo", "--noheader", "--Node", f"--nodes={node}", "--format=%T"), timeout=_TIMEOUT)
+
+    def node_answers(self, completed: Completed) -> bool:
+        """Whether the node's daemon has registered: it ends what the controller calls ended. `*` marks one that is silent."""
+        words = set(completed.text.split())
+        return completed.code == 0 and bool(words) and not any(word.endswith("*") or word in _SILENT for word in words)
 
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Cancel jobs. Without `force` one that runs gets SIGTERM for its batch script alone, which ends the rest in order."""

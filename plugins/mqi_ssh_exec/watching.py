@@ -19,6 +19,7 @@ from mqi_ssh_exec.verdict import span
 _CHUNK = 256 * 1024  # bytes of a log that are fetched at once
 _TAIL = 1024 * 1024  # bytes in which the last lines are looked for
 _KILL_PATIENCE = 30  # seconds after the end by force until we say what survives it
+_OUT_OF_SIGHT = frozenset({JobState.UNKNOWN, JobState.ENDED, JobState.ABSENT})
 _NOTHING = frozenset({JobState.NONE, JobState.CLAIMED})
 _COLUMNS = (
     Column("step", "step"),
@@ -196,7 +197,7 @@ def kill(
         say(f"nothing of step {_said(ctx)} runs on {ctx.host.name}")
         return
     for job, status in living:
-        if status.state is JobState.UNKNOWN and gone:
+        if status.state in _OUT_OF_SIGHT and gone:
             _declare_gone(ctx, job, status, confirmed)
             continue
         took = f", running for {span(status.seconds)}" if status.started else ""

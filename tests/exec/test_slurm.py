@@ -1,0 +1,288 @@
+"""Runs through a real Slurm: submitted once, found again after any loss, ended, and never judged by guesswork."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exec.far_side import lines_of, until
+from exec.turns import Bench, Context
+from mqi_cli import Done, GiveUp, RetryLater, Wait
+from mqi_cli.hosts.ssh import SshHost
+from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_ssh_exec import doubt
+from mqi_ssh_exec.job_status import OVER
+from mqi_ssh_exec.lookout import lookout_of
+from mqi_ssh_exec.slurm import Slurm
+from servers.slurm import SlurmCluster
+from servers.sshd import require_sshd
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def login_node(_slurm_cluster: SlurmCluster) -> Iterator[OpenSSHServer]:
+    """An SSH server on which Slurm's commands work."""
+    require_sshd()
+    directory = Path(tempfile.mkdtemp(prefix="mqi-login-"))
+    server = OpenSSHServer(directory, environment=_slurm_cluster.environment)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def queue(
+    tmp_path: Path, slurm: SlurmCluster, login_node: OpenSSHServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    """A case on a host with `scheduler: slurm`. What is waited for at length on a real cluster takes a moment here."""
+    for name, seconds in (("SETTLE_FOR", 1.0), ("LOOK_AGAIN", 0.2)):
+        monkeypatch.setattr(doubt, name, seconds)
+    monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 0.3)
+    monkeypatch.setattr("mqi_ssh_exec.run.FAULT_PAUSE", 0.3)
+    base = tmp_path / "far"
+    base.mkdir()
+    host = SshHost("far", login_node.host_section(base_dir=str(base), scheduler="slurm"), tmp_path)
+    bench = Bench(tmp_path, host, Slurm())
+    yield bench
+    slurm.clear()
+    host.close()
+    bench.end_all()
+
+
+def begun(queue: Bench, ctx: Context, *, within: float = 20.0) -> None:
+    """Give turns until the command has written its first line."""
+    end = time.monotonic() + within
+    while "begun" not in lines_of(queue.ledger):
+        queue.drive_once(ctx)
+        assert time.monotonic() < end, "it did not begin"
+        time.sleep(0.1)
+
+
+def waits_until(queue: Bench, ctx: Context, text: str, *, within: float = 20.0) -> Wait:
+    """Give turns until one waits for this."""
+    end = time.monotonic() + within
+    while True:
+        wait = queue.drive_once(ctx)
+        if text in wait.note:
+            return wait
+        assert time.monotonic() < end, f"{wait.note!r}, not {text!r}"
+        time.sleep(0.1)
+
+
+def long_run(queue: Bench, **options: Any) -> Context:
+    """Return the context of a command that says that it begins, and goes on."""
+    return queue.context(f"echo begun >> {queue.ledger}; sleep 60", **options)
+
+
+def test_a_run_is_done_with_its_outputs_and_facts(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = queue.context("echo $SLURM_JOB_NUM_NODES > dose; echo hello", outputs=["dose"], cpus=2, memory="100MB")
+    done, waits = queue.drive(ctx)
+    assert done.facts["outputs"] == 1 and done.facts["exit_code"] == 0
+    assert any("queue of far" in each.note for each in waits)
+    assert (queue.job(ctx).tag, "COMPLETED") in slurm.jobs()
+
+
+def test_it_gets_what_its_step_asks_for(queue: Bench) -> None:
+    ctx = queue.context(
+        "scontrol show job $SLURM_JOB_ID", cpus=3, memory="256MiB", gpus=2, time_limit="10m", partition="main",
+        extra=["--nice=7"],
+    )  # fmt: skip
+    queue.drive(ctx)
+    said = queue.log(ctx)
+    assert "CPUs/Task=3" in said and "MinMemoryNode=256M" in said and "gres:gpu:2" in said and "Nice=7" in said
+    assert "TimeLimit=00:12:00" in said and "Partition=main" in said and "Requeue=0" in said
+    assert f"Comment={queue.job(ctx).tag}" in said and "Meier" not in said
+
+
+def test_why_it_waits_in_the_queue_is_shown_and_it_can_be_limited(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue, partition="closed", queue_limit="2s")
+    waits_until(queue, ctx, "PartitionDown")
+    with pytest.raises(GiveUp, match="longer than its queue_limit of 2 s"):
+        queue.drive(ctx)
+    until(lambda: (queue.job(ctx).tag, "CANCELLED") in slurm.jobs(), what="its job is taken out")
+    assert not lines_of(queue.ledger)
+
+
+def test_of_three_runs_on_two_gpus_one_waits(queue: Bench) -> None:
+    first, second, third = (long_run(queue, gpus=1, name=f"step{number}") for number in range(3))
+    for ctx in (first, second):
+        waits_until(queue, ctx, "running for")
+    waits_until(queue, third, "Resources")
+    queue.drive(first, cancel=True)
+    waits_until(queue, third, "running for")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo no; exit 3", "exit code 3"),
+        ("kill -9 $$", "signal 9"),
+        ("true", "no file is there for the output `dose`"),
+    ],
+)
+def test_a_failure_is_told_as_anywhere(queue: Bench, command: str, said: str) -> None:
+    with pytest.raises(GiveUp, match=said):
+        queue.drive(queue.context(command, outputs=["dose"]))
+
+
+def test_what_slurm_refuses_holds_the_case_with_slurms_words(queue: Bench) -> None:
+    with pytest.raises(GiveUp, match=r"slurm refuses it: .*Invalid partition name"):
+        queue.drive(queue.context("true", partition="nowhere"))
+
+
+def test_a_cancel_in_the_queue_and_one_while_it_runs(queue: Bench, slurm: SlurmCluster) -> None:
+    waiting = long_run(queue, name="waiting", partition="closed")
+    waits_until(queue, waiting, "PartitionDown")
+    queue.drive(waiting, cancel=True)
+    running = long_run(queue, name="running")
+    begun(queue, running)
+    queue.drive(running, cancel=True)
+    until(lambda: not queue.living(), what="nothing of it lives")
+    until(lambda: not slurm.call("squeue", "--noheader"), what="nothing is in the queue")
+
+
+def test_a_child_that_ignores_the_request_to_end_is_ended_by_force(queue: Bench) -> None:
+    stubborn = f"trap '' TERM; echo begun >> {queue.ledger}; while :; do sleep 1; done"
+    ctx = queue.context(f'setsid sh -c "{stubborn}" & sleep 60')
+    begun(queue, ctx)
+    queue.drive(ctx, cancel=True)
+    assert not queue.living()
+
+
+def test_our_time_limit_ends_it_in_order(queue: Bench) -> None:
+    with pytest.raises(GiveUp, match="longer than its time limit of 2 s"):
+        queue.drive(long_run(queue, time_limit="2s"))
+    until(lambda: not queue.living(), what="nothing of it lives")
+
+
+def test_somebody_elses_scancel_holds_the_case(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue)
+    begun(queue, ctx)
+    slurm.call("scancel", f"--name={queue.job(ctx).tag}")
+    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+        queue.drive(ctx)
+
+
+def test_a_controller_that_is_restarted_in_the_middle_changes_nothing(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = queue.context(f"echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done")
+    begun(queue, ctx)
+    slurm.stop_controller()
+    (queue.directory / "go").touch()
+    outcome = queue.turn(ctx)
+    slurm.start_controller()
+    done = outcome if isinstance(outcome, Done) else queue.drive(ctx, within=60)[0]
+    assert done.facts["exit_code"] == 0
+    assert lines_of(queue.ledger) == ["begun"]
+
+
+def test_while_the_controller_is_away_nothing_is_submitted_twice(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue, partition="closed")
+    waits_until(queue, ctx, "PartitionDown")
+    slurm.stop_controller()
+    waits_until(queue, ctx, "does not answer")
+    fresh = long_run(queue, partition="closed", name="fresh")
+    waits_until(queue, fresh, "does not answer")
+    slurm.start()
+    waits_until(queue, ctx, "PartitionDown", within=40)
+    waits_until(queue, fresh, "PartitionDown", within=40)
+    tags = [name for name, _ in slurm.jobs()]
+    assert sorted(tags) == sorted(set(tags)), "a run is in the queue twice"
+
+
+def test_a_lost_answer_is_looked_up(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue)
+    begun(queue, ctx)
+    records = Path(queue.job(ctx).place.records)
+    (records / "queued").unlink()
+    again = long_run(queue)  # another worker, which knows nothing
+    waits_until(queue, again, "running for")
+    assert lines_of(queue.ledger) == ["begun"]
+    assert [name for name, _ in slurm.jobs()].count(queue.job(ctx).tag) == 1
+
+
+def test_a_run_whose_records_vanished_in_the_queue_is_found_by_its_name(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue, partition="closed")
+    waits_until(queue, ctx, "PartitionDown")
+    shutil.rmtree(queue.job(ctx).place.records)
+    lookout_of(queue.host).forget(queue.job(ctx).place)
+    waits_until(queue, long_run(queue, partition="closed"), "PartitionDown")
+    assert [name for name, _ in slurm.jobs()].count(queue.job(ctx).tag) == 1
+
+
+def test_a_job_that_slurm_runs_twice_starts_the_command_once(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue)
+    begun(queue, ctx)
+    records = queue.job(ctx).place.records
+    slurm.call("sbatch", "--job-name=stray", "--output=/dev/null", str(records / "batch"))
+    until(lambda: ("stray", "COMPLETED") in slurm.jobs(), what="the second one has come and gone")
+    assert lines_of(queue.ledger) == ["begun"]
+    waits_until(queue, ctx, "running for")
+
+
+def test_a_run_goes_on_when_slurmd_is_killed(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = queue.context(f"echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done")
+    begun(queue, ctx)
+    slurm.kill_slurmd()
+    if slurm.apart:  # Slurm gives the node up; the run lives
+        waits_until(queue, ctx, "node1 does not answer: unknown", within=40)
+    (queue.directory / "go").touch()
+    done = queue.drive(ctx, within=40)[0]
+    assert done.facts["exit_code"] == 0 and lines_of(queue.ledger) == ["begun"]
+
+
+@pytest.mark.soak  # Slurm looks at its time limits once in half a minute
+def test_slurms_own_time_limit_holds_the_case(queue: Bench) -> None:
+    ctx = queue.context(f"echo begun >> {queue.ledger}; sleep 600", partition="brief")
+    with pytest.raises(GiveUp, match="the queue's own time limit"):
+        queue.drive(ctx, within=150)
+    until(lambda: not queue.living(), what="nothing of it lives")
+
+
+def failed_node(queue: Bench, slurm: SlurmCluster) -> Context:
+    """Return the context of a run whose machine had a power cut."""
+    if not slurm.apart:
+        pytest.skip("the node can't be apart from this machine without root")
+    ctx = long_run(queue)
+    begun(queue, ctx)
+    waits_until(queue, ctx, "running for")
+    slurm.crash_node()
+    return ctx
+
+
+def test_a_node_that_fails_gives_a_new_attempt_only_once_it_is_back(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = failed_node(queue, slurm)
+    waits_until(queue, ctx, "says NODE_FAIL of the run, and node1 does not answer: unknown")
+    slurm.start()
+    with pytest.raises(RetryLater, match="the machine it ran on failed"):
+        queue.drive(ctx)
+    second = long_run(queue, attempt=2)
+    until(lambda: queue.drive_once(second) and len(lines_of(queue.ledger)) == 2, within=40, what="it begins anew")
+
+
+@pytest.mark.soak  # each waits until Slurm itself gives the node up, and takes it back
+def test_absent_is_unknown_for_ten_minutes(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = failed_node(queue, slurm)
+    until(lambda: not slurm.jobs(), within=40, what="Slurm forgets the job")
+    slurm.start()
+    waits_until(queue, ctx, "does not know the run: unknown, for up to 10 min")
+    key, since = ctx.facts["since"]
+    ctx.facts["since"] = [key, since - doubt.ABSENT_FOR]
+    with pytest.raises(RetryLater, match="known nothing of it for a while"):
+        queue.drive(ctx)
+
+
+@pytest.mark.soak  # each waits until Slurm itself gives the node up, and takes it back
+def test_an_operator_may_vouch_for_a_machine_that_is_no_more(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = failed_node(queue, slurm)
+    assert queue.job(ctx).kill(grace=1, reason="gone", wait=0).state in OVER
+    with pytest.raises(RetryLater, match="an operator vouched"):
+        queue.drive(ctx)
