@@ -2,7 +2,7 @@
 
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help demo test soak lint bench bench-store bench-transfer picture clean
+.PHONY: help demo test soak lint bench bench-aiida bench-store bench-transfer picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make soak    the tests that take minutes"
 	@echo "make bench   the measurements"
+	@echo "make bench-aiida  against AiiDA, which is installed below .bench for it"
 	@echo "make bench-store  a million cases in the state database; takes minutes and 6 GB in \$$TMPDIR"
 	@echo "make bench-transfer  transfers beside sftp, scp, lftp, rclone and tar over ssh"
 	@echo "make picture draw docs/watch.svg, the picture in the README"
@@ -43,11 +44,15 @@ bench-transfer: .venv/installed-tools
 	tests/servers/install
 	.venv/bin/python benchmarks/transfer.py
 
+bench-aiida: .venv/installed-tools
+	tests/servers/install
+	.venv/bin/python benchmarks/against_aiida.py
+
 picture: .venv/installed
 	.venv/bin/python -m mqi_cli.watch.picture docs/watch.svg
 
 clean:
-	rm -rf .venv .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis test-artefacts
+	rm -rf .venv .demo .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis test-artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml .ci/venv

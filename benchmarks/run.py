@@ -15,7 +15,7 @@ def main() -> None:
     startup.main()
     print()
     many_cases.main()
-    print("\nNot measured here yet: other workflow systems (AiiDA and the like) on the same cases.")
+    print("\nAgainst AiiDA, in one run: make bench-aiida")
 
 
 if __name__ == "__main__":
