@@ -171,23 +171,43 @@ class Acts:
                     self._conductor.dispatch.give_turn(part)
             return "resumed"
 
-    def cancel(self, identity: int) -> str:
-        """Cancel a case; what runs on a host is ended first, and the case is cancelled once that is proven."""
+    def cancel(self, identity: int, *, part: str = "") -> str:
+        """Cancel a case; what runs on a host is ended first, and the case is cancelled once that is proven.
+
+        With `part`, only that part of its step: the others go on, and then the case is held.
+        """
         with self._store.transaction():
             case = self._case(identity)
+            if part:
+                return self._cancel_part(case, part)
             if case.state in (CaseState.DONE, CaseState.CANCELLED):
                 raise UsageError(f"the case is {case.state}: there is nothing to cancel")
             self._note(case, "cancel", "cancel asked for")
             self._store.cases.update(case.id, cancelling=True)
-            for part in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
-                if self._conductor.may_live(part):
-                    self._store.parts.update(part.id, cancel=True, ended_at=None)
-                    self._conductor.dispatch.give_turn(self._part(part.id))
-                elif part.state in PART_LIVE:
-                    self._conductor.overtake(part)
+            for each in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
+                if self._conductor.may_live(each):
+                    self._store.parts.update(each.id, cancel=True, ended_at=None)
+                    self._conductor.dispatch.give_turn(self._part(each.id))
+                elif each.state in PART_LIVE:
+                    self._conductor.overtake(each)
             self._conductor.finish_cancel(self._case(identity))
             ended = self._case(identity).state is CaseState.CANCELLED
             return "cancelled" if ended else "cancelling: what runs on the host is ended first"
+
+    def _cancel_part(self, case: CaseRow, wanted: str) -> str:
+        name = self._real_part(case, case.step, wanted)
+        part = self._store.parts.latest(case.id, case.step, name)
+        if part is None or not (part.state in PART_LIVE or self._conductor.may_live(part)):
+            state = part.state if part else "not begun"
+            raise UsageError(f"part {name} of step {case.step} is {state}: there is nothing to cancel")
+        self._note(case, "cancel", f"cancel of part {name} asked for")
+        if self._conductor.may_live(part):
+            self._store.parts.update(part.id, cancel=True, ended_at=None)
+            self._conductor.dispatch.give_turn(self._part(part.id))
+            return f"part {name} is ended on its host; the others go on"
+        self._conductor.overtake(part, reason="cancelled by an operator")
+        self._conductor.settle(case.id)
+        return f"part {name} is cancelled; the others go on"
 
     def set_priority(self, identity: int, priority: int) -> str:
         """Let a case go before others (higher) or after them where they wait for one thing."""

@@ -452,9 +452,9 @@ class Conductor:
         assert case is not None  # noqa: S101  a foreign key holds it
         return case
 
-    def overtake(self, part: PartRow) -> None:
+    def overtake(self, part: PartRow, *, reason: str = "overtaken") -> None:
         """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
-        self._end(part, PartState.CANCELLED, reason="overtaken")
+        self._end(part, PartState.CANCELLED, reason=reason)
 
     def finish_cancel(self, case: CaseRow) -> None:
         """Cancel a case once none of its parts is live any more."""

@@ -28,16 +28,18 @@ def counted(parts: Sequence[PartRow]) -> list[PartRow]:
 def standing(parts: Sequence[PartRow], *, cancelling: bool = False) -> Standing | None:
     """Return what a step's parts, each by its newest attempt, make of their case; None when all of them are done.
 
-    While any of them goes on, so does the case: it is held once those that failed are all that is left.
+    While any of them goes on, so does the case: it is held once those that failed or were cancelled are all that is left.
     """
     known = counted(parts)
     at_work = [each for each in known if is_at_work(each)]
     waiting = [each for each in known if each.state is PartState.WAITING and each.waiting_for != "turn"]
     failed = [each for each in known if each.state is PartState.FAILED]
-    for state, those in ((CaseState.RUNNING, at_work), (CaseState.WAITING, waiting), (CaseState.HELD, failed)):
+    cancelled = [each for each in known if each.state is PartState.CANCELLED]
+    stopped = [*failed, *cancelled]
+    for state, those in ((CaseState.RUNNING, at_work), (CaseState.WAITING, waiting), (CaseState.HELD, stopped)):
         if those:
             first = those[0]
-            reason = first.reason if not first.part else _tally(known, at_work, waiting, failed)
+            reason = first.reason if not first.part else _tally(known, at_work, waiting, failed, cancelled)
             before = "cancelling: " if cancelling and state is CaseState.RUNNING else ""
             hint = "" if state is CaseState.RUNNING else first.hint
             return Standing(state, before + reason, hint, first)
@@ -50,18 +52,24 @@ def is_at_work(part: PartRow) -> bool:
 
 
 def _tally(
-    parts: Sequence[PartRow], at_work: Sequence[PartRow], waiting: Sequence[PartRow], failed: Sequence[PartRow]
+    parts: Sequence[PartRow],
+    at_work: Sequence[PartRow],
+    waiting: Sequence[PartRow],
+    failed: Sequence[PartRow],
+    cancelled: Sequence[PartRow],
 ) -> str:
     done = sum(each.state is PartState.DONE for each in parts)
-    cancelled = sum(each.state is PartState.CANCELLED for each in parts)
     words = [f"{done} of {len(parts)} parts done"]
     if at_work:
         words.append(f"{len(at_work)} at work")
     if waiting:
         words.append(f"{len(waiting)} waiting ({waiting[0].reason})")
     if cancelled:
-        words.append(f"{cancelled} cancelled")
+        words.append(f"part {cancelled[0].part}{_and_more(cancelled)} cancelled")
     if failed:
-        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        words.append(f"part {failed[0].part}{more} failed: {failed[0].reason}")
+        words.append(f"part {failed[0].part}{_and_more(failed)} failed: {failed[0].reason}")
     return ", ".join(words)
+
+
+def _and_more(parts: Sequence[PartRow]) -> str:
+    return f" and {len(parts) - 1} more" if len(parts) > 1 else ""

@@ -151,9 +151,15 @@ def resume(cases: CaseTexts) -> None:
 
 
 @app.command()
-def cancel(cases: CaseTexts, yes: Yes = False, dry_run: DryRun = False) -> None:
+def cancel(
+    cases: CaseTexts,
+    part: Annotated[str, typer.Option("--part", "-p", help="Only this part of a step that fans out.")] = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
     """Cancel cases; what runs on a host is ended first."""
-    _each(cases, lambda operator, row: operator.acts.cancel(row.id), question="Cancel {}?", yes=yes, dry_run=dry_run)
+    what = f"Cancel part {part} of {{}}?" if part else "Cancel {}?"
+    _each(cases, lambda operator, row: operator.acts.cancel(row.id, part=part), question=what, yes=yes, dry_run=dry_run)
 
 
 @app.command()

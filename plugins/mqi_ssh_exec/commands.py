@@ -37,7 +37,7 @@ def exec_run(
 
     facts = Operator.open().perform("run", case, step=step, part=part)
     if "parts" in facts:
-        say(f"{facts['parts']} parts, each with exit code 0")
+        say(f"exit code 0 of {facts['parts']} part{'s' if facts['parts'] > 1 else ''}")
         return
     count = facts.get("outputs")
     outputs = "" if count is None else f", {count} output file{'' if count == 1 else 's'}"

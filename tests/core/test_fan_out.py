@@ -290,3 +290,39 @@ def test_looking_at_a_step_with_parts_needs_the_name_of_one(bench: Any) -> None:
     assert bench.acts.look(case.id, "run", part="2").part == "2"
     with pytest.raises(UsageError, match="no part 3"):
         bench.acts.look(case.id, "run", part="3")
+
+
+def test_one_part_is_cancelled_alone_and_the_case_is_held_after_the_others(bench: Any) -> None:
+    case, parts = to_parts(bench, 3)
+    bench.answer(parts[1], EventKind.ACCEPTED)
+    bench.answer(parts[1], EventKind.WAIT, seconds=60, note="running")
+
+    bench.acts.cancel(case.id, part="2")
+
+    end = bench.command()
+    assert (end.part, end.cancel) == ("2", True)
+    bench.answer(end, EventKind.CANCELLED)
+    assert bench.fresh(case).state is CaseState.RUNNING
+    bench.do(parts[0])
+    bench.do(parts[2])
+    row = bench.fresh(case)
+    assert (row.state, row.reason) == (CaseState.HELD, "2 of 3 parts done, part 2 cancelled")
+    with pytest.raises(UsageError, match="part 1 of step run is done: there is nothing to cancel"):
+        bench.acts.cancel(case.id, part="1")
+
+    bench.acts.retry(case.id)
+    again = bench.command()
+    assert (again.part, again.attempt, again.cancel) == ("2", 2, False)
+    bench.do(again)
+    assert bench.fresh(case).step == "archive"
+
+
+def test_a_part_that_has_not_begun_is_cancelled_at_once(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True, jobs=1)
+    case, (first,) = to_parts(bench, 2)
+
+    bench.acts.cancel(case.id, part="2")
+
+    bench.do(first)
+    assert bench.fresh(case).state is CaseState.HELD
+    assert bench.fresh(case).reason == "1 of 2 parts done, part 2 cancelled"

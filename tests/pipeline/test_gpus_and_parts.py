@@ -34,6 +34,11 @@ workers: {{ssh-exec: {{threads: 8}}}}
 daemon: {{lease: 3s, retry_first: 1s, stop_within: 10s}}
 """
 
+_FETCH = """\
+    - download: {host: gpu, to: "results/{case_name}"}
+    - archive: {to: archive, clear_host: false}
+"""
+
 
 def configure(house: House, room: GpuRoom, *, seconds: float, fan_out: bool = False) -> None:
     """Write the config of a house with GPUs."""
@@ -45,7 +50,7 @@ def configure(house: House, room: GpuRoom, *, seconds: float, fan_out: bool = Fa
             seconds=seconds,
             fan_out='for_each: {files: "*/PlanInfo.txt"}, ' if fan_out else "",
             part="{part_index}" if fan_out else "_",
-            download='    - download: {host: gpu, to: "results/{case_name}"}' if fan_out else "",
+            download=_FETCH if fan_out else "",
         )
     )
 
