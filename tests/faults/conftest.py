@@ -25,6 +25,16 @@ def plant(sshd: OpenSSHServer, request: pytest.FixtureRequest) -> Iterator[Plant
 @pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
 def broker(request: pytest.FixtureRequest, plant: Plant) -> str:
     """The config's broker section: none, and a RabbitMQ."""
+    return _section(request, plant)
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.soak])])
+def either_broker(request: pytest.FixtureRequest, plant: Plant) -> str:
+    """The same, for faults that are far from the broker: over RabbitMQ in the soak only."""
+    return _section(request, plant)
+
+
+def _section(request: pytest.FixtureRequest, plant: Plant) -> str:
     if request.param == "embedded":
         return ""
     node = request.getfixturevalue("rabbitmq")

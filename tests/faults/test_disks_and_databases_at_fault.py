@@ -126,8 +126,8 @@ def test_a_queue_file_that_is_removed_in_the_middle_loses_nothing(plant: Plant) 
     check(plant)
 
 
-def test_a_backup_taken_under_load_and_put_back_after_a_crash_repeats_nothing(plant: Plant, broker: str) -> None:
-    plant.configure(broker=broker, seconds=4)
+def test_a_backup_taken_under_load_and_put_back_after_a_crash_repeats_nothing(plant: Plant, either_broker: str) -> None:
+    plant.configure(broker=either_broker, seconds=4)
     plant.drop(3)
     with crew(plant) as processes:
         plant.wait_starts(3)

@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from mqi_cli.case import CaseState, derive_key
+from mqi_cli.crew import ChildState
+from mqi_cli.daemon import ChildStatus, DaemonStatus
 from mqi_cli.store import Store
+from mqi_cli.store.records import LaneLoad
 from mqi_cli.store.views import Views
 from mqi_cli.watch.data import DaemonView, View, make_view
 from mqi_cli.watch.detail import CaseText
@@ -308,3 +311,22 @@ def test_a_silent_worker_in_whose_place_another_works_is_not_shown(store: Store)
     names = [row.cells["name"] for row in sample_view(store).workers]
     assert "sftp@qa1-17" not in names
     assert "sftp@qa2-18" in names  # nobody works in its place: its machine may be down
+
+
+def test_what_the_broker_holds_and_its_dead_letters_are_shown_by_lane(store: Store) -> None:
+    with store.transaction():
+        store.switches.set_loads({"sftp": LaneLoad(7, 0), "archiver": LaneLoad(0, 2), "curator": LaneLoad(0, 0)})
+    lanes = {row.key: row for row in sample_view(store).workers if row.key.startswith("lane ")}
+    assert "7 in the broker" in lanes["lane sftp"].cells["note"]
+    assert "2 dead letters" in lanes["lane archiver"].cells["note"]
+    assert "lane curator" not in lanes, "nothing waits there"
+
+
+def test_a_process_that_does_not_run_is_told_once(store: Store) -> None:
+    child = ChildStatus("ssh-exec-1", ChildState.FATAL, None, 11, NOW, "exit code 1", 1, None, None)
+    status = DaemonStatus(1, "1", None, "", NOW, "running", True, 0, "", (child,))
+    with store.transaction():
+        store.switches.raise_alert("process:ssh-exec-1", text="ssh-exec-1 does not run: fatal", hint="", now=NOW)
+    for daemon in (DaemonView(1, status), DaemonView(None, None)):
+        view = make_view(Views(store).snapshot(), daemon, now=NOW)
+        assert sum("ssh-exec-1" in banner.text for banner in view.banners) == 1
