@@ -93,8 +93,8 @@ class Broker(Protocol):
     def dead(self, lane: str, *, limit: int = 1000) -> list[DeadLetter]:
         """Look at a lane's dead letters, oldest first; they stay where they are."""
 
-    def drop_dead(self, lane: str, message_id: str) -> bool:
-        """Remove one dead letter. False when there is none of that id."""
+    def drop_dead(self, lane: str, message_id: str, *, at: float | None = None) -> bool:
+        """Remove one dead letter. False when there is none of that id, or none that was put there `at` that time."""
 
     def close(self) -> None:
         """Give back what was taken and end the connection. May be called twice."""

@@ -127,10 +127,11 @@ class EmbeddedBroker:
             rows = run(statement, lane, limit)
         return [DeadLetter(*row) for row in rows]
 
-    def drop_dead(self, lane: str, message_id: str) -> bool:
+    def drop_dead(self, lane: str, message_id: str, *, at: float | None = None) -> bool:
         """Remove one dead letter."""
         with self._transaction() as run:
-            return bool(run("DELETE FROM dead WHERE lane = ? AND id = ? RETURNING id", lane, message_id))
+            which = "lane = ? AND id = ? AND at = ifnull(?, at)"
+            return bool(run(f"DELETE FROM dead WHERE {which} RETURNING id", lane, message_id, at))  # noqa: S608 <our own text>
 
     def close(self) -> None:
         """Give back what this object took, and end: a thread that waits in `take` gets None."""

@@ -112,9 +112,9 @@ class RabbitBroker:
         letters = [_dead_letter(lane, each) for each in self._run(self._look_at_dead(lane, limit))]
         return sorted(letters, key=lambda each: each.at)
 
-    def drop_dead(self, lane: str, message_id: str) -> bool:
+    def drop_dead(self, lane: str, message_id: str, *, at: float | None = None) -> bool:
         """Remove one dead letter."""
-        return self._run(self._drop_dead(lane, message_id))
+        return self._run(self._drop_dead(lane, message_id, at))
 
     def close(self) -> None:
         """End the connections, upon which the broker has back what was taken; a thread that waits in `take` gets None."""
@@ -264,10 +264,10 @@ class RabbitBroker:
 
         return await self._with_dead(lane, look)
 
-    async def _drop_dead(self, lane: str, message_id: str) -> bool:
+    async def _drop_dead(self, lane: str, message_id: str, at: float | None) -> bool:
         async def drop(channel: Channel, queue: str) -> bool:
             while arrival := await channel.get(queue):
-                if _id_of(arrival) == message_id:
+                if _id_of(arrival) == message_id and at in (None, _dead_letter(lane, arrival).at):
                     channel.ack(arrival.tag)
                     return True
             return False

@@ -64,7 +64,7 @@ def replay(message: Message) -> None:
     broker, letters = _letters()
     letter = _one(letters, message)
     broker.publish([Outgoing(letter.lane, letter.id, letter.body)])
-    broker.drop_dead(letter.lane, letter.id)
+    broker.drop_dead(letter.lane, letter.id, at=letter.at)  # not the one that it may be again by now
     say(f"{letter.id} is in lane {letter.lane} again")
 
 

@@ -337,3 +337,17 @@ def test_an_answer_is_published_and_settles_what_it_answers(place: Place) -> Non
     assert take_all(broker, lane="conductor") == ["answer"]
     broker.close()
     assert place.open().take("sftp", timeout=0.3) is None
+
+
+def test_a_dead_letter_that_died_anew_is_not_dropped_for_the_former(broker: Broker) -> None:
+    broker.publish(outgoing("a"))
+    broker.reject(taken(broker), reason="first")
+    (former,) = broker.dead("sftp")
+    broker.publish(outgoing("a"))
+    time.sleep(0.01)  # the times of the two differ
+    broker.reject(taken(broker), reason="second")
+    broker.drop_dead("sftp", "a", at=former.at)
+    assert [letter.reason for letter in broker.dead("sftp")] == ["second"]
+    assert not broker.drop_dead("sftp", "a", at=former.at)
+    assert broker.drop_dead("sftp", "a")
+    assert broker.dead("sftp") == []
