@@ -57,6 +57,7 @@ class Flow:
         self.conductor = Conductor(store, _config(store.path))
         self.intake = Intake(self.conductor)
         self.spent: list[float] = []
+        self._back: list[Command] = []
         self._clock = clock
 
     def new_case(self, name: str) -> None:
@@ -74,11 +75,16 @@ class Flow:
         self._timed(lambda: self.intake.take(seen))
 
     def commands(self) -> list[Command]:
-        """Take what the outbox holds, as the relay does."""
+        """Take what the outbox holds, as the relay does; what was put back comes first."""
+        back, self._back = self._back, []
         rows = self.store.messages.unsent(limit=1000)
         with self.store.transaction():
             self.store.messages.mark_sent([row.id for row in rows], now=time.time())
-        return [each for row in rows if isinstance(each := decode(row.body), Command)]
+        return back + [each for row in rows if isinstance(each := decode(row.body), Command)]
+
+    def put_back(self, commands: list[Command]) -> None:
+        """Keep commands for later: they wait in a queue."""
+        self._back = commands
 
     def do(self, command: Command) -> None:
         """Accept a command, tell how far it is, and end it."""
