@@ -17,6 +17,7 @@ CLOCK_JUMP = 5.0  # seconds between wall and boot time that count as a jump rath
 MAX_LOSSES = 5  # workers that may die over one attempt before a person should look
 INBOX_KEPT = 35 * 86400.0  # longer than any message can come late, a replay of dead letters included
 HOUSEKEEPING_EVERY = 3600.0
+FORGOTTEN_AT_ONCE = 2000  # rows in one transaction
 LINES_EVERY = 10.0  # seconds between two looks whether the first in a line for GPUs or jobs could go on
 WORKER_FORGOTTEN = 3600.0
 
@@ -47,10 +48,19 @@ class Clockwork:
                     self._conductor.dispatch.probe(host.name)
         self._wake_who_waits_for_nothing()
         if self._clock.elapsed() >= self._housekeeping_at:
+            self._keep_house(now)
+
+    def _keep_house(self, now: float) -> None:
+        """Forget what is old: some of it, and more at the next turn until all of it is forgotten."""
+        with self._store.transaction():
+            kept = self._conductor.config.daemon.keep_log
+            forgotten = (
+                self._store.messages.forget_in(before=now - INBOX_KEPT, limit=FORGOTTEN_AT_ONCE),
+                self._store.events.forget(before=now - kept, limit=FORGOTTEN_AT_ONCE),
+            )
+            self._store.workers.forget(before=now - WORKER_FORGOTTEN)
+        if max(forgotten) < FORGOTTEN_AT_ONCE:
             self._housekeeping_at = self._clock.elapsed() + HOUSEKEEPING_EVERY
-            with self._store.transaction():
-                self._store.messages.forget_in(before=now - INBOX_KEPT)
-                self._store.workers.forget(before=now - WORKER_FORGOTTEN)
 
     def _wake_who_waits_for_nothing(self) -> None:
         """Go on with those whom a wake left over: it moves some at once, and who stood before them in a line may be gone."""

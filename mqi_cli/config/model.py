@@ -169,6 +169,11 @@ class DaemonSection(Section):
     lease: Duration = Field(60.0, ge=3.0, description="A worker that gives no sign for so long has lost its part.")
     retry_first: Duration = Field(10.0, description="Delay before the second try; doubles with each further one.")
     retry_most: Duration = Field(900.0, description="The longest delay between two tries.")
+    keep_log: Duration = Field(
+        730 * 86400.0,
+        ge=86400.0,
+        description="Entries of the cases' logs in the state database are kept for so long; cases and attempts for ever.",
+    )
     log: LogSection = Field(default_factory=LogSection, description="The processes' logs.")
 
 
