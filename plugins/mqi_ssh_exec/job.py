@@ -84,16 +84,18 @@ class Job:
             return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait))
         return self._enqueue(order)
 
-    def status(self, *, wait: int = 0, interval: Callable[[JobStatus], float] | None = None) -> JobStatus:
+    def status(
+        self, *, wait: int = 0, interval: Callable[[JobStatus], float] | None = None, tail: bool = False
+    ) -> JobStatus:
         """Look at it; while it goes on, wait up to `wait` seconds for its end.
 
         With `interval`, the last look at all runs of the host will do when it is not older than what
-        `interval` says for the state that was seen then (seconds).
+        `interval` says for the state that was seen then (seconds); with `tail`, the end of its log comes along.
         """
         if interval is None:
             status = self._report(lambda helper: status_call(helper, self.place, wait=wait))
         else:
-            status = self.lookout.status(self.host, self.place, interval=interval)
+            status = self.lookout.status(self.host, self.place, interval=interval, tail=tail)
         return self._asked_of_queue(status)
 
     def kill(self, *, grace: int, reason: str, wait: int) -> JobStatus:

@@ -62,6 +62,7 @@ class JobStatus:
     answered: bool = True  # whether the queue said anything when it was asked
     log_bytes: int = 0
     log_complete: bool = True
+    tail: str = ""  # the end of its log, where a look at many runs was asked for it
 
     @property
     def seconds(self) -> float:
@@ -111,6 +112,7 @@ def read_report(text: str) -> JobStatus:
     )
 
 
+_TAIL = re.compile(r"\n==> (/.+)/log/\d+ <==\n")
 _PIECE = re.compile(r" *(\d+) (/.+)/log/(\d+)\Z")
 
 
@@ -119,6 +121,9 @@ def read_survey(text: str) -> dict[tuple[str, int], JobStatus]:
     reports, mark, sizes = text.partition("sizes=\n")
     if not mark:
         raise ValueError("the survey has no end")
+    sizes, _, ending = sizes.partition("tails=\n")
+    pieces = _TAIL.split(f"\n{ending}")
+    tails = dict(zip(pieces[1::2], pieces[2::2], strict=True))
     ends: dict[str, int] = {}
     for line in sizes.splitlines():
         if found := _PIECE.match(line):
@@ -129,7 +134,7 @@ def read_survey(text: str) -> dict[tuple[str, int], JobStatus]:
         attempt, _, part = head.partition(" ")
         status = read_report(report)
         end = ends.get(f"{part}/.{attempt}.job", status.log_bytes)
-        seen[part, int(attempt)] = replace(status, log_bytes=end)
+        seen[part, int(attempt)] = replace(status, log_bytes=end, tail=tails.get(f"{part}/.{attempt}.job", ""))
     return seen
 
 

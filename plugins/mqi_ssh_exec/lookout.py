@@ -27,6 +27,7 @@ MOST = 1000  # runs in one look
 class _Watched:
     asked_at: float
     interval: float = 1.0
+    tail: bool = False  # the end of its log is wanted too
     looked_at: float = float("-inf")
     status: JobStatus | None = None
 
@@ -45,12 +46,17 @@ class Lookout:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def status(self, host: Host, place: Place, *, interval: Callable[[JobStatus], float]) -> JobStatus:
-        """Return a run's state, not older than the seconds that `interval` gives for the state last seen."""
+    def status(
+        self, host: Host, place: Place, *, interval: Callable[[JobStatus], float], tail: bool = False
+    ) -> JobStatus:
+        """Return a run's state, not older than the seconds that `interval` gives for the state last seen.
+
+        With `tail`, the end of its log with it.
+        """
         with self._lock:
             now = self._elapsed()
             watched = self._runs.setdefault(place, _Watched(asked_at=now))
-            watched.asked_at = now
+            watched.asked_at, watched.tail = now, tail
             if watched.status is None or now - watched.looked_at >= watched.interval * 0.9:
                 self._look(host, place)
                 assert watched.status is not None  # noqa: S101
@@ -86,7 +92,8 @@ class Lookout:
                 del self._runs[place]
         due = [each for each, run in self._runs.items() if each != wanted and now - run.looked_at >= run.interval / 2]
         places = [wanted, *due[: MOST - 1]]
-        answer = ask(host, lambda helper: survey_call(helper, places)).decode("utf-8", "replace")
+        tails = [each for each in places if self._runs[each].tail]
+        answer = ask(host, lambda helper: survey_call(helper, places, tails)).decode("utf-8", "replace")
         try:
             seen = read_survey(answer)
             found = [(place, seen[str(place.part), place.attempt]) for place in places]

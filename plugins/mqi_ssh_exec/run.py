@@ -18,7 +18,7 @@ from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.options import RunOptions, SshExecSection
 from mqi_ssh_exec.plan import changed, part_of
-from mqi_ssh_exec.progress import look_for_progress
+from mqi_ssh_exec.progress import read_progress
 from mqi_ssh_exec.verdict import examine, judge, span
 from mqi_ssh_exec.work import work_for
 
@@ -58,7 +58,9 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
     submitted = ctx.facts.get("submitted") == ctx.attempt
     try:
         job = job_of(ctx)
-        status = job.status(interval=lambda seen: pause_of(ctx, seen)) if submitted else JobStatus(JobState.NONE)
+        status = JobStatus(JobState.NONE)
+        if submitted:
+            status = job.status(interval=lambda seen: pause_of(ctx, seen), tail=bool(ctx.options.progress))
         if status.state in (JobState.NONE, JobState.CLAIMED):
             order = make_order(ctx)
             if not submitted:
@@ -138,7 +140,7 @@ def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
         status = job.kill(grace=grace_of(ctx), reason="time", wait=2)
     elif options.stall_limit and stalled(ctx, status):
         status = job.kill(grace=grace_of(ctx), reason="stalled", wait=2)
-    if options.progress and (found := look_for_progress(job, status, options.progress)):
+    if options.progress and (found := read_progress(options.progress, status.tail)):
         ctx.progress(found.done, found.total, "")
     pause = max(pause_of(ctx, status), len(job.lookout) * TURN_COST)
     if status.asked:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from exec.far_side import FarSide, until
 from exec.test_exec_commands import CommandLine
 from exec.test_exec_commands import line as line
 from exec.turns import Bench
 from mqi_cli import Wait
+from mqi_ssh_exec.helper_calls import survey_call
+from mqi_ssh_exec.job_status import read_survey
 from mqi_ssh_exec.options import RunOptions
 from mqi_ssh_exec.progress import Progress, read_progress
 
@@ -43,6 +46,23 @@ def test_numbers_with_a_point_count_and_groups_that_are_no_numbers_do_not() -> N
 def test_a_pattern_without_two_groups_is_refused(pattern: str) -> None:
     with pytest.raises(ValidationError):
         RunOptions(host="hpc", command="true", progress=pattern)
+
+
+def test_one_look_brings_the_ends_of_the_logs_that_are_wanted(far_side: FarSide) -> None:
+    far_side.submit("for n in 1 2 3; do echo batch $n of 3; done; sleep 30")
+    until(lambda: far_side.status().log_bytes > 30)
+    place = far_side.place()
+
+    seen = read_survey(far_side.call(survey_call(far_side.far_helper, [place], [place])))[str(place.part), 1]
+    unasked = read_survey(far_side.call(survey_call(far_side.far_helper, [place])))[str(place.part), 1]
+
+    assert seen.tail.startswith("batch 1 of 3\nbatch 2 of 3\nbatch 3 of 3\n")
+    assert unasked.tail == ""
+    nothing = far_side.place(7)
+    assert (
+        read_survey(far_side.call(survey_call(far_side.far_helper, [nothing], [nothing])))[str(place.part), 7].tail
+        == ""
+    )
 
 
 class Told(list[Any]):

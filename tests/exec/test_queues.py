@@ -183,6 +183,20 @@ def test_a_survey_is_read_with_the_sizes_of_logs() -> None:
         read_survey(text.partition("sizes=")[0])
 
 
+def test_a_survey_brings_the_ends_of_logs_and_takes_nothing_in_them_for_a_report() -> None:
+    text = (
+        "job=1 /s/c1/work/a/_\nstate=running\nattempt=1\njob=2 /s/c2/work/a/_\nstate=running\nattempt=2\n"
+        "sizes=\n 120 /s/c1/work/a/_/.1.job/log/0\ntails=\n"
+        "==> /s/c1/work/a/_/.1.job/log/0 <==\nbatch 1 of 2\njob=2 /s/c2/work/a/_\nstate=finished\n"
+        " 999 /s/c2/work/a/_/.2.job/log/0\n\n==> /s/c2/work/a/_/.2.job/log/0 <==\nbatch 2 of 2\n\n==> /dev/null <==\n"
+    )
+    seen = read_survey(text)
+    one, two = seen["/s/c1/work/a/_", 1], seen["/s/c2/work/a/_", 2]
+    assert one.tail.startswith("batch 1 of 2\njob=2")
+    assert two.tail.startswith("batch 2 of 2\n")
+    assert (two.state, two.log_bytes) == (JobState.RUNNING, 0)
+
+
 def check(host: str, **options: Any) -> list[str]:
     run: Stage = mqi_stages()[0]
     hosts = {"far": LocalHostSection(type="local", base_dir="/x", scheduler=host)}
