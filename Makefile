@@ -12,7 +12,7 @@ help:
 	@echo "make soak    the tests that take minutes"
 	@echo "make bench   the measurements"
 	@echo "make bench-aiida  against AiiDA, which is installed below .bench for it"
-	@echo "make bench-store  a million cases in the state database; takes minutes and 6 GB in \$$TMPDIR"
+	@echo "make bench-store  a million cases in the state database, 10,000 that wait, 2,000,000 files; takes minutes and 6 GB in \$$TMPDIR"
 	@echo "make bench-transfer  transfers beside sftp, scp, lftp, rclone and tar over ssh"
 	@echo "make picture draw docs/watch.svg, the picture in the README"
 	@echo "make clean   remove .venv and everything that was built"
@@ -39,6 +39,8 @@ bench: .venv/installed-tools
 
 bench-store: .venv/installed-tools
 	.venv/bin/python benchmarks/store.py
+	.venv/bin/python benchmarks/waiting.py
+	.venv/bin/python benchmarks/rescan.py
 
 bench-transfer: .venv/installed-tools
 	tests/servers/install

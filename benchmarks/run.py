@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
+import idle
 import many_cases
 import startup
 
@@ -15,6 +16,8 @@ def main() -> None:
     startup.main()
     print()
     many_cases.main()
+    print()
+    idle.main()
     print("\nAgainst AiiDA, in one run: make bench-aiida")
 
 

@@ -13,6 +13,11 @@ from mqi_cli.errors import StateError
 from mqi_cli.store.database import APPLICATION_ID, connect, migration_lock, refuse_unsafe_place, translated
 from mqi_cli.store.migrations import SCHEMA_VERSION, schema_version
 
+_COUNTED_SINCE = 3  # the schema's number
+_MISCOUNTED = """SELECT state FROM (
+    SELECT state, COUNT(*) AS cases FROM case_ GROUP BY state EXCEPT SELECT state, cases FROM tally
+    UNION SELECT state, cases FROM tally WHERE cases <> (SELECT COUNT(*) FROM case_ WHERE case_.state = tally.state))"""
+
 
 def check(path: Path) -> list[str]:
     """Return what is wrong with the database at `path`; nothing when it is sound. Raises `StateError` if it can't be read."""
@@ -27,6 +32,10 @@ def check(path: Path) -> list[str]:
             ]
             version = schema_version(database)
             application = int(database.execute_sql("PRAGMA application_id").fetchone()[0])
+            if application == APPLICATION_ID and version >= _COUNTED_SINCE and not problems:
+                problems += [
+                    f"the count of cases that are {state} is wrong" for (state,) in database.execute_sql(_MISCOUNTED)
+                ]
         finally:
             database.close()
     if application != APPLICATION_ID:
