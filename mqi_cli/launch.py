@@ -30,6 +30,11 @@ def foreground_command(config: Config) -> list[str]:
     return [*program(config), "daemon", "start", "--foreground"]
 
 
+def worker_command(config: Config, lane: str) -> list[str]:
+    """Return the command that runs one worker of a lane in the foreground, with absolute paths."""
+    return [*program(config), "worker", "run", lane]
+
+
 def start_in_background(config: Config, *, clock: Clock, within: float = UP_WITHIN) -> DaemonStatus:
     """Start the daemon detached from this terminal, and return when its processes are up.
 

@@ -15,27 +15,55 @@ _STOP_MARGIN = 15.0  # seconds: the conductor's own end comes after the workers'
 
 def unit_text(config: Config, command: Sequence[str], *, user: str) -> str:
     """Return a unit file that runs `command` (the daemon in the foreground) as `user`."""
-    local = any(section.type == "local" for section in config.hosts.values())
+    return _unit(
+        config,
+        name="mqi",
+        made_by="mqi daemon unit",
+        description="mqi, the case pipeline",
+        service=[
+            "Type=notify",
+            "NotifyAccess=main",
+            f"User={user}",
+            f"ExecStart={' '.join(quote(each) for each in command)}",
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            *_ending(_has_local(config)),
+            f"TimeoutStopSec={config.daemon.stop_within + _STOP_MARGIN:.0f}",
+            "TimeoutStartSec=120",
+            "WatchdogSec=60",
+        ],
+    )
+
+
+def worker_unit_text(config: Config, command: Sequence[str], *, lane: str, user: str) -> str:
+    """Return a unit file that runs `command` (one worker of a lane, on a machine without the daemon) as `user`."""
+    return _unit(
+        config,
+        name=f"mqi-{lane}",
+        made_by=f"mqi worker unit {lane}",
+        description=f"mqi, a worker of lane {lane}",
+        service=[
+            "Type=exec",
+            f"User={user}",
+            f"ExecStart={' '.join(quote(each) for each in command)}",
+            *_ending(_has_local(config)),
+            f"TimeoutStopSec={config.daemon.stop_within + _STOP_MARGIN:.0f}",
+        ],
+    )
+
+
+def _unit(config: Config, *, name: str, made_by: str, description: str, service: Sequence[str]) -> str:
     never = " ".join(str(code) for code in (EXIT_USAGE, EXIT_CONFIG, EXIT_PLUGIN, EXIT_ALREADY_RUNNING))
     lines = [
-        "# Made by `mqi daemon unit`. Put it at /etc/systemd/system/mqi.service, then:",
-        "#   systemctl daemon-reload && systemctl enable --now mqi",
+        f"# Made by `{made_by}`. Put it at /etc/systemd/system/{name}.service, then:",
+        f"#   systemctl daemon-reload && systemctl enable --now {name}",
         "",
         "[Unit]",
-        "Description=mqi, the case pipeline",
+        f"Description={description}",
         "Wants=network-online.target",
         "After=network-online.target remote-fs.target",
         "",
         "[Service]",
-        "Type=notify",
-        "NotifyAccess=main",
-        f"User={user}",
-        f"ExecStart={' '.join(quote(each) for each in command)}",
-        "ExecReload=/bin/kill -HUP $MAINPID",
-        *_ending(local),
-        f"TimeoutStopSec={config.daemon.stop_within + _STOP_MARGIN:.0f}",
-        "TimeoutStartSec=120",
-        "WatchdogSec=60",
+        *service,
         "Restart=on-failure",
         "RestartSec=10",
         "# wrong arguments, config or plugins, and a daemon that runs already: starting again can't help",
@@ -45,13 +73,17 @@ def unit_text(config: Config, command: Sequence[str], *, user: str) -> str:
         "ProtectSystem=strict",
         "ProtectHome=read-only",
         *(f"ReadWritePaths=-{quote(str(path))}" for path in writable(config)),
-        *_hardening(local),
+        *_hardening(_has_local(config)),
         "",
         "[Install]",
         "WantedBy=multi-user.target",
         "",
     ]
     return "\n".join(lines)
+
+
+def _has_local(config: Config) -> bool:
+    return any(section.type == "local" for section in config.hosts.values())
 
 
 def _ending(local: bool) -> list[str]:
