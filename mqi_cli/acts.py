@@ -377,13 +377,7 @@ class Acts:
             self._conductor.move(case, CaseState.READY)
         if not case.step:
             self._store.cases.update(case.id, step=step.name)
-        plan = former.plan if former and former.current else step.fans_out and not part
-        return self._store.parts.add(
-            case=case.id, step=step.name, part=part, attempt=former.attempt + 1 if former else 1, lane=step.stage.lane,
-            host=step.host, job=step.stage.job and not plan, gpus=0 if plan else step.gpus, plan=plan,
-            facts=dict(former.facts) if former and former.current else {},
-            created_at=self._conductor.clock.now(),
-        )  # fmt: skip
+        return self._conductor.add_attempt(case, step, part=part, former=former if former and former.current else None)
 
     def _ended_unproven(self, case: CaseRow) -> list[PartRow]:
         """Return the newest attempts that ended for us while their run may live."""

@@ -113,9 +113,25 @@ class Conductor:
         due_at: float | None = None,
         reason: str = "",
     ) -> None:
+        row = self.add_attempt(case, step, part=part, former=former, tries=tries, due_at=due_at, reason=reason)
+        if due_at is None:
+            self.dispatch.give_turn(row, settle=False)  # who asked for it settles the case, once for all its parts
+
+    def add_attempt(
+        self,
+        case: CaseRow,
+        step: Step,
+        *,
+        part: str,
+        former: PartRow | None = None,
+        tries: int = 0,
+        due_at: float | None = None,
+        reason: str = "",
+    ) -> PartRow:
+        """Add the next attempt of a part, without a turn; what `former` remembered goes along."""
         before = former or self.store.parts.latest(case.id, step.name, part)
         plan = former.plan if former else step.fans_out and not part
-        row = self.store.parts.add(
+        return self.store.parts.add(
             case=case.id,
             step=step.name,
             part=part,
@@ -132,8 +148,6 @@ class Conductor:
             reason=reason,
             created_at=self.clock.now(),
         )
-        if due_at is None:
-            self.dispatch.give_turn(row, settle=False)  # who asked for it settles the case, once for all its parts
 
     def _leases_gpus(self, host: str) -> bool:
         return host in self.config.hosts and bool(self.config.hosts[host].leases_gpus)

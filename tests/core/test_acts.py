@@ -237,3 +237,18 @@ def test_retry_asks_a_stage_that_waits_for_something_at_once(bench: Any) -> None
     assert (again.attempt, again.turn) == (1, 2)
     with pytest.raises(UsageError, match="nothing to retry"):
         bench.acts.retry(case.id)
+
+
+def test_by_hand_a_host_with_a_queue_of_its_own_needs_no_gpu_of_ours(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    host = bench.config.hosts["hpc"]
+    bench.config.hosts["hpc"] = host.model_copy(update={"scheduler": "slurm"})
+    case = bench.case()
+    bench.do(bench.command())
+    part = bench.part(case)
+    assert part.gpus == 0
+    bench.answer(bench.command(), EventKind.GAVE_UP, reason="exit code 3", hint="")
+
+    command = bench.acts.claim(case.id, "run", worker="hand", daemon_running=False)
+
+    assert (command.attempt, command.gpus) == (2, ())

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from exec.far_side import lines_of, until
-from exec.turns import Bench, Context
-from mqi_cli import Done, GiveUp, RetryLater, Wait
+from exec.turns import RUN, Bench, Context
+from mqi_cli import Done, Earlier, GiveUp, RetryLater, Wait
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec import doubt
@@ -119,6 +119,26 @@ def test_of_three_runs_on_two_gpus_one_waits(queue: Bench) -> None:
     waits_until(queue, third, "Resources")
     queue.drive(first, cancel=True)
     waits_until(queue, third, "running for")
+
+
+def test_each_part_of_a_step_is_a_job_of_its_own_and_tells_how_far_it_is(queue: Bench, slurm: SlurmCluster) -> None:
+    fan: dict[str, Any] = {"for_each": ["left", "right"], "progress": r"batch (\d+) of (\d+)"}
+    command = "echo batch 3 of 4 of {part}; until test -e {work_dir}/../go; do sleep 0.1; done"
+    assert RUN.plan
+    plan = RUN.plan(queue.case, queue.context(command, **fan))  # type: ignore[arg-type]
+    assert isinstance(plan, Done)
+    parts = [queue.context(command, part=str(number), **fan) for number in (1, 2)]
+    told: dict[str, float] = {}
+    for ctx in parts:
+        ctx.earlier = [Earlier("simulate", "", 1, plan.facts)]
+        ctx.progress = lambda done, total, unit, part=ctx.part, **_: told.update({part: done / total})  # type: ignore[method-assign]
+        waits_until(queue, ctx, "running for")
+    until(lambda: [queue.drive_once(ctx) for ctx in parts] and told == {"1": 0.75, "2": 0.75})
+    for ctx in parts:
+        (queue.work(ctx).parent / "go").touch()
+        queue.drive(ctx)
+    assert len({queue.job(ctx).tag for ctx in parts} & {name for name, _ in slurm.jobs()}) == 2
+    assert [queue.log(ctx).split()[-1] for ctx in parts] == ["left", "right"]
 
 
 @pytest.mark.parametrize(
