@@ -17,6 +17,7 @@ from mqi_cli.hosts.ssh_connection import ChannelRefused, Request, RequestDenied,
 CHANNELS = 8  # of one connection; OpenSSH's MaxSessions is 10 unless the host's administrator lowers it
 _REFUSAL_HOLDS = 5.0  # seconds
 _REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
+_REFUSED_MOST = 5.0  # seconds; on a busy server that moment is long
 
 
 @dataclass(eq=False)
@@ -147,7 +148,8 @@ class SshPool:
         return shared, channel
 
     def _open_channel(self) -> tuple[_Shared, SshChannel]:
-        until = time.monotonic() + self._patience
+        began = time.monotonic()
+        until = began + self._patience
         while True:
             shared, fresh = self._reserve(until)
             try:
@@ -157,7 +159,7 @@ class SshPool:
                     others = shared.busy - 1 + len(shared.idle)
                     shared.most = max(1, others)  # that many it does open
                 self._give_back(shared)
-                if not others:
+                if not others and time.monotonic() - began > min(_REFUSED_MOST, self._patience):
                     raise HostUnreachable(f"host {self.name}: the server opens no channel", host=self.name) from error
             except HostUnreachable:
                 self._give_back(shared)

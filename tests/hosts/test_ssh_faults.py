@@ -301,6 +301,13 @@ def test_a_server_that_allows_few_sessions_slows_us_down_and_breaks_nothing(
         assert all(threads.map(work, range(24)))
 
 
+def test_a_server_that_allows_no_session_is_given_up_with_a_reason(own_sshd: OpenSSHServer, ssh_host: MakeHost) -> None:
+    own_sshd.lines = ("MaxSessions 0",)
+    own_sshd.start()
+    with pytest.raises(HostUnreachable, match="opens no channel"):
+        ssh_host(own_sshd, connect_timeout=1.0).run(["true"])
+
+
 def test_a_server_that_takes_few_log_ins_at_once_is_asked_again(own_sshd: OpenSSHServer, ssh_host: MakeHost) -> None:
     own_sshd.lines = ("MaxStartups 2",)
     own_sshd.start()
