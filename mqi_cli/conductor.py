@@ -386,6 +386,7 @@ class Conductor:
             text=f"{part.step} failed, try {tries} of {limit}: {reason}",
             part=part,
             actor=event.worker,
+            detail=str(event.data.get("detail", "")),
         )
         if tries >= limit:
             self._end(part, PartState.FAILED, reason=f"{reason} (gave up after {tries} tries)", hint=hint)
@@ -414,7 +415,7 @@ class Conductor:
             self.fail(case, part, f"it could not be cancelled: {reason}", hint=hint)
             return
         self._end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: mqi case retry {case.key}")
-        self._note_failure(case, part, reason, actor=event.worker)
+        self._note_failure(case, part, reason, actor=event.worker, detail=str(event.data.get("detail", "")))
 
     def _bug(self, case: CaseRow, part: PartRow, event: Event) -> None:
         reason = str(event.data.get("reason", ""))
@@ -440,12 +441,14 @@ class Conductor:
         self._note_failure(case, part, reason)
         self.settle(case.id)
 
-    def _note_failure(self, case: CaseRow, part: PartRow, reason: str, *, actor: str = "conductor") -> None:
+    def _note_failure(
+        self, case: CaseRow, part: PartRow, reason: str, *, actor: str = "conductor", detail: str = ""
+    ) -> None:
         """Note that a part has failed for good; of several, the case is held only once none goes on any more."""
         kind, text = (
             ("failed", f"{part.step} failed: {reason}") if part.part else ("held", f"held: {part.step}: {reason}")
         )
-        self.note(case, kind=kind, text=text, part=part, actor=actor)
+        self.note(case, kind=kind, text=text, part=part, actor=actor, detail=detail)
 
     def may_live(self, part: PartRow) -> bool:
         """Whether a run of this part, of this attempt or a former one, may be alive outside the worker."""

@@ -22,7 +22,10 @@ EXIT_BUG = 70
 
 
 class MqiError(Exception):
-    """The root. `hint` is one sentence, often the command that mends it."""
+    """The root. `hint` is one sentence, often the command that mends it.
+
+    `detail` may be set to a few more lines, which are kept with the case and never logged; no names in them either.
+    """
 
     exit_code = EXIT_BUG
 
@@ -30,6 +33,7 @@ class MqiError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.detail = ""
 
 
 class CaseError(MqiError):

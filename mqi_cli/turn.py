@@ -33,6 +33,7 @@ log = logging.getLogger("mqi.stage")
 PROGRESS_EVERY = 2.0  # seconds between two progress reports; each is a write to the state database
 REFUSED_PAUSE = 300.0  # a host that refuses us needs a person; asking often gets an address banned (PerSourcePenalties)
 MAX_TRACEBACK = 8000
+MAX_DETAIL = 2000  # characters
 
 Report = Callable[[EventKind, Facts], None]
 Show = Callable[[float, float, str, str], None]
@@ -234,11 +235,16 @@ def run_turn(case: CaseRef, turn: Turn, *, cancel: bool = False) -> tuple[EventK
     except HostError as error:
         return _host_end(error)
     except RetryLater as error:
-        return EventKind.RETRY, {"reason": error.message, "hint": error.hint, "after": error.after, "host": ""}, error
+        data: Facts = {"reason": error.message, "hint": error.hint, "after": error.after, "host": ""}
+        return EventKind.RETRY, {**data, **_detail(error)}, error
     except MqiError as error:
-        return EventKind.GAVE_UP, {"reason": error.message, "hint": error.hint}, error
+        return EventKind.GAVE_UP, {"reason": error.message, "hint": error.hint} | _detail(error), error
     except Exception as error:  # noqa: BLE001  a bug in one stage holds one case; the others go on
         return EventKind.BUG, _bug(error), None
+
+
+def _detail(error: MqiError) -> dict[str, str]:
+    return {"detail": error.detail[:MAX_DETAIL]} if error.detail else {}
 
 
 def _host_end(error: HostError) -> tuple[EventKind, Facts, MqiError]:

@@ -62,10 +62,13 @@ def why(case: CaseText, json: Json = False) -> None:
     operator = Operator.open(light=True)
     row = operator.row(case)
     sentence, hint = case_views.why(operator, row)
+    words = case_views.last_words(operator, row)
     if json:
-        dump({"key": row.key, "name": row.name, "state": row.state, "why": sentence, "hint": hint})
+        dump({"key": row.key, "name": row.name, "state": row.state, "why": sentence, "hint": hint, "log": words})
         return
     say(sentence)
+    for each in words:
+        say(f"  | {each}")
     if hint:
         say(f"  -> {hint}")
 

@@ -117,6 +117,16 @@ def why(operator: Operator, row: CaseRow) -> tuple[str, str]:
     return _why_running(operator, row, now, running)
 
 
+def last_words(operator: Operator, row: CaseRow) -> list[str]:
+    """Return the last lines that a case's failed run wrote, while it is held for it or waits for its next try."""
+    if row.state not in (CaseState.HELD, CaseState.WAITING):
+        return []
+    for event in reversed(operator.store.events.of_case(row.id, limit=20)):
+        if event.step == row.step and event.kind in ("failed", "held") and event.detail:
+            return str(event.detail).splitlines()
+    return []
+
+
 def _why_running(operator: Operator, row: CaseRow, now: float, running: bool) -> tuple[str, str]:
     parts = [part for part in operator.store.parts.of_step(row.id, row.step) if part.ended_at is None]
     if not parts:

@@ -136,6 +136,14 @@ class Job:
             raise self._nonsense()
         return found
 
+    def line_with(self, text: str) -> tuple[int, str]:
+        """Return the number and the text of the first line of its log that contains a text; 0 where it can't be found again."""
+        for name, value in self._lines("line", text):
+            number, _, line = value.partition(" ")
+            if name == "line" and number.isdigit():
+                return int(number), line
+        return 0, ""
+
     def log(self, start: int, *, size: int) -> LogPiece:
         """Read up to `size` bytes of its log from byte `start`, or from where it goes on after what was left out."""
         answer = ask(self.host, lambda helper: helper_call(helper, "log", self.place, str(start), str(size)))

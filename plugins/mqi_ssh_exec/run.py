@@ -16,10 +16,11 @@ from mqi_ssh_exec.doubt import IN_DOUBT, doubt, since, stalled
 from mqi_ssh_exec.helper_calls import Order, Place
 from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
+from mqi_ssh_exec.last_words import last_words, without_names
 from mqi_ssh_exec.options import RunOptions, SshExecSection
 from mqi_ssh_exec.plan import changed, part_of
 from mqi_ssh_exec.progress import read_progress
-from mqi_ssh_exec.verdict import examine, judge, span
+from mqi_ssh_exec.verdict import ForbiddenLine, examine, judge, span
 from mqi_ssh_exec.work import work_for
 
 LOOK_TWICE = 1  # seconds between two looks at the outputs of a run that left processes behind
@@ -54,7 +55,6 @@ def grace_of(ctx: StageContext) -> int:
 
 def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
     """Bring the run one turn on."""
-    del case  # its key is in the layout; its name has no business on a host
     submitted = ctx.facts.get("submitted") == ctx.attempt
     try:
         job = job_of(ctx)
@@ -68,7 +68,7 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
             status = job.submit(order, wait=AT_ONCE)
             if status.refused:
                 return _refused(ctx, status)
-        return _go_on(ctx, job, status)
+        return _go_on(case, ctx, job, status)
     except HostFault as fault:
         begun = ctx.facts.get("submitted") == ctx.attempt
         refused = isinstance(fault, HelperFault) and fault.kind in _NOTHING_STARTED
@@ -78,13 +78,13 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
         return Wait(FAULT_PAUSE, fault.message)
 
 
-def _go_on(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
+def _go_on(case: CaseRef, ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     if status.busy:
         return _wait_for_earlier(ctx, job, status)
     if status.state is JobState.FINISHED:
-        return _finish(ctx, job, status)
+        return _finish(case, ctx, job, status)
     if status.state is JobState.LOST and status.reason:
-        return _finish(ctx, job, job.settle(status.reason))
+        return _finish(case, ctx, job, job.settle(status.reason))
     if status.state is JobState.LOST:
         raise RetryLater(
             "its run vanished without a trace of its end: the host was restarted, or somebody ended all of it",
@@ -175,7 +175,20 @@ def _processes(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
 
 
-def _finish(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
+def _finish(case: CaseRef, ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
+    try:
+        return _examine(ctx, job, status)
+    except ForbiddenLine as problem:
+        number, line = job.line_with(problem.text)
+        if number:
+            problem.detail = f"line {number}: {without_names(line, case.name)}"
+        raise
+    except (GiveUp, RetryLater) as problem:
+        problem.detail = last_words(job, status, case.name)
+        raise
+
+
+def _examine(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     options: RunOptions = ctx.options
     judge(status, options, key=ctx.layout.key, step=named(ctx))
     found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []

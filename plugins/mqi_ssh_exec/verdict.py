@@ -33,6 +33,14 @@ _HELD = {
 }
 
 
+class ForbiddenLine(GiveUp):
+    """The log has a line that `log_must_not_contain` names. `text` is the operator's own, and no name."""
+
+    def __init__(self, text: str, *, hint: str) -> None:
+        super().__init__(f"exit code 0, but its log contains `{text}` (log_must_not_contain)", hint=hint)
+        self.text = text
+
+
 def span(seconds: float) -> str:
     """Return a duration in words of at most two parts: `45 s`, `12 min 5 s`, `2 h 3 min`."""
     whole = round(seconds)
@@ -125,8 +133,9 @@ def _examine_log(status: JobStatus, options: RunOptions, found: Sequence[bool], 
     if not all(found[:wanted]):
         cut = "" if status.log_complete else " in what is kept of it (log_limit)"
         raise GiveUp(f"exit code 0, but its log does not contain what log_must_contain asks for{cut}", hint=look)
-    if any(found[wanted:]):
-        raise GiveUp("exit code 0, but its log has a line that log_must_not_contain names", hint=look)
+    for text, is_there in zip(options.log_must_not_contain, found[wanted:], strict=True):
+        if is_there:
+            raise ForbiddenLine(text, hint=look)
     if options.log_must_not_contain and not status.log_complete:
         raise GiveUp(
             "exit code 0, but parts of its log were left out, so that log_must_not_contain can't be judged",

@@ -361,3 +361,20 @@ def test_a_reply_that_is_lost_after_the_start_does_not_start_it_again(
         bench.drive(ctx)
         assert lines_of(bench.ledger) == ["start"]
         bench.host.close()
+
+
+def test_the_line_that_a_fail_pattern_matched_is_told_without_names(bench: Bench) -> None:
+    ctx = bench.context(
+        "echo fine; printf 'CUDA error 7 in /data/Meier_Anna/beam1.ptn of ANNA\\033[31m\\n'",
+        log_must_not_contain="CUDA error",
+    )
+    with pytest.raises(GiveUp, match=r"its log contains `CUDA error` \(log_must_not_contain\)") as caught:
+        bench.drive(ctx)
+    assert caught.value.detail == "line 2: CUDA error 7 in … of …\\x1b[31m"
+
+
+def test_the_last_lines_of_a_failed_run_are_kept_with_it_without_names(bench: Bench) -> None:
+    ctx = bench.context("seq 1000; echo 'no beam in PlanInfo.txt of 20260112345678'; echo 'sad end'; exit 4")
+    with pytest.raises(GiveUp, match="exit code 4") as caught:
+        bench.drive(ctx)
+    assert caught.value.detail.splitlines() == ["997", "998", "999", "1000", "no beam in … of …", "sad end"]
