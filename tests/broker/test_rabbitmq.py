@@ -372,3 +372,17 @@ def test_a_conductor_that_lost_its_connection_has_its_place_again(place: Place) 
         place.open().publish(outgoing("event", lane="conductor"))
         assert wait_for(lambda: taken_or_refused(broker, "conductor"), limit=30) == "event"
         broker.close()
+
+
+def test_two_installations_with_prefixes_of_their_own_share_a_broker(place: Place) -> None:
+    ours, theirs = (
+        opened(place, prefix=f"{place.given['prefix']}-a"),
+        opened(place, prefix=f"{place.given['prefix']}-b"),
+    )
+    ours.publish(outgoing("of-ours", "dead-of-ours"))
+    theirs.publish(outgoing("of-theirs"))
+    assert taken(ours).id == "of-ours"
+    ours.reject(taken(ours), reason="refused")
+    assert take_all(theirs) == ["of-theirs"]
+    assert theirs.dead("sftp") == []
+    assert [letter.id for letter in ours.dead("sftp")] == ["dead-of-ours"]

@@ -55,6 +55,21 @@ def tear(plant: Plant) -> None:
             file.write(b"\xff" * 64)
 
 
+def done_twice(plant: Plant) -> None:
+    connection = sqlite3.connect(plant.state / "state.db")
+    connection.row_factory = sqlite3.Row
+    row = dict(connection.execute("SELECT * FROM part WHERE state = 'done' LIMIT 1").fetchone())
+    row = {**row, "id": None, "attempt": row["attempt"] + 1}
+    marks = ", ".join("?" * len(row))
+    with connection:
+        connection.execute(f"INSERT INTO part ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+    connection.close()
+
+
+def uncleared(plant: Plant) -> None:
+    (plant.far / plant.starts()[0][0]).mkdir()
+
+
 LINE = "{0} compute 1 4711 _ 99\n"
 BREACHES: dict[str, tuple[str, Callable[[Plant], None]]] = {
     "a case that vanished": ("is lost", sql("DELETE FROM case_ WHERE id = 1")),
@@ -72,6 +87,10 @@ BREACHES: dict[str, tuple[str, Callable[[Plant], None]]] = {
     "a missing result": ("is missing", first("results/*/sums.txt", None)),
     "a partial file": ("was left behind", append("results/.sums.part", "x")),
     "a missing archive": ("is missing", first("archive/*.tar", None)),
+    "an archive of other bytes": ("holds other bytes", first("archive/*.tar", b"\0" * 10240)),
+    "a part done twice": ("done 2 times", done_twice),
+    "a GPU that was not given back": ("still leased", sql("INSERT INTO gpu (uuid, host, number, name, processes, present, held, lease_part_id, seen_at) VALUES ('G', 'gpu', 0, '', '[]', 1, 0, 1, 1)")),
+    "a case that stayed on its host": ("not cleared", uncleared),
     "half an archive": ("left behind", append("archive/.x.tar.partial", "x")),
     "a changed source": ("was changed", first("incoming/*/*.plan", b"x")),
     "a forgotten file in the state": ("was left behind", append("state/tmp4711", "x")),
