@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mqi_cli.clock import Clock
 from mqi_cli.daemon import DaemonFiles
 from supervisor.bench import ROOT, alive, eventually
 
@@ -243,3 +244,46 @@ def test_the_unit_lets_runs_on_this_machine_outlive_the_daemon(site: Site) -> No
     assert "\nKillMode=process\n" in text
     assert "PrivateDevices" not in text
     assert "ReadWritePaths=-/var/mqi\n" in text
+
+
+def proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell shared memory")
+def test_the_processes_share_the_programs_memory_and_are_told_apart_by_ps(site: Site) -> None:
+    site.mqi("daemon", "start")
+    parent, conductor, *workers = site.pids()
+
+    def size(pid: int, what: str) -> int:
+        return next(
+            int(line.split()[1]) for line in proc(pid, "smaps_rollup").splitlines() if line.startswith(f"{what}:")
+        )
+
+    pids = [parent, conductor, *workers]
+    # the proportional set sizes: begun anew, each process would have nearly all of its resident memory for itself
+    assert sum(size(pid, "Pss") for pid in pids) < 0.6 * sum(size(pid, "Rss") for pid in pids)
+    assert proc(conductor, "cmdline").rstrip("\0").split("\0")[-2:] == ["conductor", "run"]
+    assert [proc(pid, "comm").strip() for pid in workers] == ["mqi sftp-1", "mqi sftp-2"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts wake-ups")
+def test_an_idle_process_wakes_a_few_times_a_second(site: Site) -> None:
+    site.mqi("daemon", "start")
+    clock = Clock()
+
+    def wakes() -> int:
+        return sum(
+            int(line.split()[1])
+            for pid in site.pids()
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for line in (task / "status").read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        )
+
+    def quiet() -> bool:
+        before, began = wakes(), clock.elapsed()
+        signal.sigtimedwait([], 3.0)
+        return (wakes() - before) / (clock.elapsed() - began) < 8 * len(site.pids())
+
+    eventually(quiet, within=30.0, what="an idle daemon is kept awake by something")
