@@ -87,6 +87,8 @@ class Index:
 
     def find(self, text: str) -> Archived:
         """Return the newest archive of the case that a key, a name or a unique beginning of either means."""
+        if KEY_PATTERN.match(text) and (known := [each for each in self.of(text) if each.pruned_at is None]):
+            return max(known, key=lambda each: each.archived_at)  # without reading the record of every other case
         everything = [each for each in self.each() if each.pruned_at is None]
         for meant in (
             [each for each in everything if text in (each.key, each.name)],
