@@ -65,6 +65,7 @@ class Process(Protocol):
 
     stdin: IO[bytes]
     stdout: IO[bytes]
+    bulk: bool  # whether it has the quickest way that there is
 
     def wait(self, timeout: float) -> Completed:
         """Wait for its end. `stdout` holds nothing that was read through the stream; `stderr` is the last 64 KiB."""
@@ -140,8 +141,11 @@ class Host(Protocol):
         pass or the connection breaks, `NoShell` when the account can't run programs. An end by signal has code None.
         """
 
-    def start(self, argv: Sequence[str], *, bulk: bool = False) -> AbstractContextManager[Process]:
-        """Start a program with open streams. `bulk`: many bytes will pass, worth a connection of their own."""
+    def start(self, argv: Sequence[str], *, bulk: bool | None = False) -> AbstractContextManager[Process]:
+        """Start a program with open streams.
+
+        `bulk`: many bytes will pass, worth a connection of their own. None: nobody knows yet, so take what is open.
+        """
 
     def files(self, *, bulk: bool = False) -> AbstractContextManager[Files]:
         """Open a channel for file operations; `bulk` likewise."""

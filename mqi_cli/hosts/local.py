@@ -33,7 +33,7 @@ class LocalHost:
         return converse(self.name, argv, stdin, timeout=timeout, limit=limit)
 
     @contextlib.contextmanager
-    def start(self, argv: Sequence[str], *, bulk: bool = False) -> Iterator[LocalProcess]:
+    def start(self, argv: Sequence[str], *, bulk: bool | None = False) -> Iterator[LocalProcess]:
         """Start a program with open streams."""
         del bulk  # there is one way
         process = LocalProcess(self.name, argv)

@@ -151,6 +151,8 @@ def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
 class LocalProcess:
     """A running program with open streams."""
 
+    bulk = True  # there is one way
+
     def __init__(self, name: str, argv: Sequence[str], *, limit: int = 1 << 20) -> None:
         child = _spawn(name, argv)
         if isinstance(child, Completed):

@@ -218,6 +218,8 @@ class Client:
 class ClientProcess:
     """A program on the far side with open streams, over a client of its own."""
 
+    bulk = True
+
     def __init__(self, client: Client, *, limit: int = 1 << 20) -> None:
         self._client = client
         self._limit = limit

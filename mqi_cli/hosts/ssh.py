@@ -61,18 +61,19 @@ class SshHost:
             return converse(connection, channel, stdin, deadline=deadline, limit=limit)
 
     @contextmanager
-    def start(self, argv: Sequence[str], *, bulk: bool = False) -> Iterator[Process]:
+    def start(self, argv: Sequence[str], *, bulk: bool | None = False) -> Iterator[Process]:
         """Start a program with open streams; `bulk` over the system's own client, where that can be."""
         if self._runs_programs is False:
             raise self._no_shell()
-        with self._bulk.process(argv) if bulk else nullcontext() as fast:
+        wanted = not self._pool.warm if bulk is None else bulk
+        with self._bulk.process(argv) if wanted else nullcontext() as fast:
             if fast is not None:
                 self._runs_programs = True
                 yield fast
                 return
         self._prove_shell()
         with self._started(argv) as (connection, channel):
-            process = SshProcess(connection, channel)
+            process = SshProcess(connection, channel, bulk=wanted or not self._bulk.usable)
             try:
                 yield process
             finally:

@@ -38,6 +38,11 @@ class SshBulk:
         except openssh.Unsuitable:
             self._arguments = []
 
+    @property
+    def usable(self) -> bool:
+        """Whether the system's client can be used for this host, as far as is known."""
+        return bool(self._arguments)
+
     @contextlib.contextmanager
     def process(self, argv: Sequence[str]) -> Iterator[openssh.ClientProcess | None]:
         """Start a program, and end its client afterwards."""

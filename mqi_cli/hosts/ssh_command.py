@@ -133,9 +133,10 @@ def _late(connection: SshConnection, deadline: Deadline) -> HostUnreachable:
 
 
 class SshProcess:
-    """A running program with open streams."""
+    """A running program with open streams. `bulk`: it has the best way that this host allows."""
 
-    def __init__(self, connection: SshConnection, channel: SshChannel, *, limit: int = 1 << 20) -> None:
+    def __init__(self, connection: SshConnection, channel: SshChannel, *, bulk: bool, limit: int = 1 << 20) -> None:
+        self.bulk = bulk
         self._connection = connection
         self._channel = channel
         self._limit = limit

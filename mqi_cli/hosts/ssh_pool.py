@@ -64,6 +64,12 @@ class SshPool:
                 session.close()
             self._give_back(shared, session if keep else None)
 
+    @property
+    def warm(self) -> bool:
+        """Whether a connection is open."""
+        with self._changed:
+            return bool(self._living())
+
     @contextlib.contextmanager
     def outside(self) -> Iterator[bool]:
         """Count one connection that is not of this pool; False where the limit has no room for it.

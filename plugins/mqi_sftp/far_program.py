@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from mqi_cli import Entry, HostError, HostFault, HostFull, Manifest, Process, Space
+from mqi_cli import HostFault, HostFull, Manifest, Process, Space
+from mqi_sftp.listing import Listing
 from mqi_sftp.meter import Meter
 from mqi_sftp.tree import Tree
+
+if TYPE_CHECKING:
+    from typing import Self
 
 PROTOCOL = b"mqi-far 1"
 LONGEST_LINE = 16 * 1024
 MOST_ENTRIES = 1_000_000
 _BATCH = 256 << 20
 _SIGN_EVERY = 5.0  # seconds
+_LOOK_EVERY = 1.0
 
 # Which tool hashes fastest is found out once, by a race over 8 MiB, and kept beside mqi's own programs there.
 # `openssl` beats coreutils threefold where the processor has instructions for SHA-256.
@@ -34,6 +39,7 @@ agree() { # $1: the directory that remembers it. Sets $hash to the tool.
     if read -r hash 2>/dev/null < "$1/hash-tool" && command -v "${hash%% *}" >/dev/null 2>&1; then
         case $hash in 'openssl dgst -sha256 -r'|'sha256sum -b') return;; esac
     fi
+    able
     hash=$( { for each in 'openssl dgst -sha256 -r' 'sha256sum -b'; do
         command -v "${each%% *}" >/dev/null 2>&1 && tells "$each" &&
             { head -c 8388608 /dev/zero | $each >/dev/null 2>&1 && say "$each"; } &
@@ -58,7 +64,7 @@ RECEIVE = (
     + r"""
 root=$1; fence=$2; wanted=$3; attempt=${2%-*}; turn=${2#*-}
 say 'mqi-far 1'
-able; agree "$4"
+agree "$4"
 mkdir -p "$root" && cd "$root" || { say 'failed mkdir'; exit 0; }
 say "hash $hash"
 say "space $(stat -f -c '%a %S %c %d' .)"
@@ -128,15 +134,48 @@ if ! cmp -s "$notes/found" "$notes/expected"; then
     [ -e "$notes/pid" ] || rm -rf -- "$mine" "$notes"
     exit 0
 fi
-sync -f "$mine" 2>/dev/null || sync
+if [ "$(wc -l < "$notes/expected")" -le 16 ]; then find "$mine" -print0 | xargs -0 sync -d; else sync -f "$mine"; fi || sync
 mv -f "$notes/input.sha256" .input.sha256 && mv -f "$notes/input.json" .input.json || { say 'failed mv'; exit 0; }
 if [ -e input ]; then
     mv -T input ".replaced-$fence" && mv -T "$mine" input || { say 'failed mv'; exit 0; }
 else
     mv -T "$mine" input || { say 'failed mv'; exit 0; }
 fi
+sync -d . || sync
 say "done $($hash < "$notes/found" | cut -c 1-64)"
 rm -rf -- $old ".replaced-$fence" ".taken-$fence" "$notes"
+"""
+)
+
+# $1 where mqi keeps its programs  $2... the directories that hold the results
+SEND = (
+    _COMMON
+    + r"""
+say 'mqi-far 1'
+agree "$1"; shift
+say "hash $hash"
+list() {
+    for place; do
+        cd "$place" && find . -mindepth 1 -printf '%y %m %s %T@ %p\n' && say hashes || exit 0
+    done
+}
+count=0
+for place; do
+    [ -d "$place" ] && ! [ -L "$place" ] || { say missing; exit 0; }
+    eval "place$count=\$place"; count=$((count + 1))
+done
+at() { eval "cd \"\$place$1\"" || exit 0; }
+say places; list "$@"
+while read -r answer size number; do
+    case $answer in
+    all) for place; do cd "$place" && find . -type f -print0 | sort -z | xargs -0 -r cat; done;;
+    hash) for place; do cd "$place" && hashes; say end; done;;
+    begin) IFS= read -r path; at "$number"; say "begun $(head -c "$size" < "$path" | $hash | cut -c 1-64)";;
+    rest) IFS= read -r path; at "$number"; tail -c "+$size" < "$path";;
+    get) at "$number"; head -c "$size" | xargs -0 -r cat;;
+    list) list "$@";;
+    esac
+done
 """
 )
 
@@ -152,9 +191,23 @@ class FarSide:
         self.host = host
         self.process = process
         self._meter = meter
-        self._limit = limit  # seconds to hash 256 MiB
+        self._limit = self._patience = limit  # seconds of silence; as long as hashing 256 MiB may take
+        self._heard_at = time.monotonic()
+        self._reason: Exception | None = None
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, name=f"far-side-{host}", daemon=True)
         self.hash_tool = ""
         self.space = Space(0, 0, None)
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._ended.set()
+        self._watch.join()
+        if self._reason is not None and error is not None:
+            raise self._reason from error
 
     def greet(self) -> str:
         """Read what the host can, and return the first word of the state that it reports. Raises `Unable`."""
@@ -178,6 +231,7 @@ class FarSide:
     def line(self) -> bytes:
         """Read one line without its end. Raises `HostFault` where the program ended instead."""
         line = self.process.stdout.readline(LONGEST_LINE)
+        self._heard()
         if not line.endswith(b"\n"):
             raise self.failure()
         return line[:-1]
@@ -189,9 +243,20 @@ class FarSide:
 
     def say(self, text: str, *, now: bool = True) -> None:
         """Send one line."""
-        self.process.stdin.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        self.send(text.encode("utf-8", "surrogateescape") + b"\n", now=now)
+
+    def send(self, data: bytes, *, now: bool = False) -> None:
+        """Send bytes."""
+        self.process.stdin.write(data)
         if now:
             self.process.stdin.flush()
+        self._heard()
+
+    def take(self, size: int) -> bytes:
+        """Read so many bytes; fewer only where the program ended."""
+        data = self.process.stdout.read(size)
+        self._heard()
+        return data
 
     def answer(self, word: str) -> str:
         """Read a line that begins with that word, and return the rest."""
@@ -202,60 +267,45 @@ class FarSide:
 
     @contextmanager
     def patient(self, size: int) -> Iterator[None]:
-        """Show life while the far side hashes `size` bytes and says nothing; end it where it takes far too long."""
-        ended = threading.Event()
-        reason: list[Exception] = []
-        until = time.monotonic() + self._limit * (1 + size / _BATCH)
-
-        def look() -> None:
-            while not ended.wait(_SIGN_EVERY):
-                try:
-                    self._meter.alive()
-                    if time.monotonic() > until:
-                        raise HostFault(f"host {self.host}: it takes too long to prove its files", host=self.host)
-                except Exception as error:  # noqa: BLE001  raised below, in the thread whose turn it is
-                    reason.append(error)
-                    self.process.close()
-                    return
-
-        watch = threading.Thread(target=look, name=f"patience-{self.host}", daemon=True)
-        watch.start()
+        """Wait longer while the far side hashes `size` bytes and says nothing."""
+        self._heard()
+        self._patience = self._limit * (1 + size / _BATCH)
         try:
             yield
-        except (HostError, ValueError, OSError) as error:
-            if reason:
-                raise reason[0] from error
-            raise
         finally:
-            ended.set()
-            watch.join()
+            self._heard()
+            self._patience = self._limit
 
     def inventory(self) -> tuple[Tree, dict[str, str]]:
         """Read what a directory holds, and the hash of each file."""
-        entries: list[Entry] = []
-        odd: Counter[str] = Counter()
-        for count, line in enumerate(self.lines()):
-            if line == b"hashes":
-                break
-            if line == b"end" or count > MOST_ENTRIES:
-                raise HostFault(f"host {self.host}: a directory can't be listed", host=self.host)
-            entry = parse_entry(line)
-            if entry is None:
-                odd["special files, links or odd names"] += 1
-            else:
-                entries.append(entry)
-        hashes: dict[str, str] = {}
+        tree = self.listing()
+        return tree, self.hashes(tree)
+
+    def listing(self) -> Tree:
+        """Read what a directory holds. Raises `HostFault` where that has no end."""
+        found = Listing()
         for line in self.lines():
-            if line == b"end":
+            if line == b"hashes":
+                return found.tree()
+            if line == b"end" or found.count >= MOST_ENTRIES:
                 break
-            path = line[66:].removeprefix(b"./").decode("utf-8", "surrogateescape")
-            hashes[path] = line[:64].decode("ascii", "replace")
-            if len(hashes) > len(entries):
-                raise HostFault(f"host {self.host}: more hashes than files", host=self.host)
-            if not len(hashes) % 256:
+            found.add(line)
+            if not found.count % 1024:
                 self._meter.alive()
-        entries.sort(key=lambda each: each.path)
-        return Tree(tuple(entries), odd), hashes
+        raise HostFault(f"host {self.host}: a directory can't be listed, or holds too much", host=self.host)
+
+    def hashes(self, tree: Tree) -> dict[str, str]:
+        """Read the hash of each file of a tree."""
+        hashes: dict[str, str] = {}
+        with self.patient(tree.size):
+            for line in self.lines():
+                if line == b"end":
+                    break
+                path = line[66:].removeprefix(b"./").decode("utf-8", "surrogateescape")
+                hashes[path] = line[:64].decode("ascii", "replace")
+                if len(hashes) > len(tree.entries):
+                    raise HostFault(f"host {self.host}: more hashes than files", host=self.host)
+        return hashes
 
     def expected(self, manifest: Manifest, directories: tuple[str, ...]) -> bytes:
         """Return what the far side's own listing must be, byte by byte, to prove a manifest."""
@@ -266,23 +316,31 @@ class FarSide:
         lines += [b"d ./" + path.encode("utf-8", "surrogateescape") + b"\n" for path in directories]
         return b"".join(sorted(lines))
 
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    def _look(self) -> None:
+        """Show life while the far side is at work, and end it where it is silent for far too long."""
+        signed = time.monotonic()
+        while not self._ended.wait(min(_LOOK_EVERY, self._limit / 4)):
+            now = time.monotonic()
+            try:
+                if now - self._heard_at > self._patience:
+                    raise HostFault(
+                        f"host {self.host}: the far side of the stream says nothing any more", host=self.host
+                    )
+                if now - max(signed, self._heard_at) > _SIGN_EVERY:
+                    signed = now
+                    self._meter.alive()
+            except Exception as error:  # noqa: BLE001  raised in the thread whose turn it is
+                self._reason = error
+                self.process.close()
+                return
+
     def failure(self) -> HostFault | HostFull:
         """Return the exception for a program that ended early, by what it said on standard error."""
         done = self.process.wait(30.0)
         return read_errors(self.host, done.stderr)
-
-
-def parse_entry(line: bytes) -> Entry | None:
-    """Read one entry of an inventory; None for what is neither file nor directory, or not to be understood. Pure."""
-    try:
-        kind, mode, size, mtime, path = line.split(b" ", 4)
-        if kind not in (b"f", b"d") or not path.startswith(b"./") or b"/../" in path or path.endswith(b"/.."):
-            return None
-        return Entry(
-            path[2:].decode("utf-8"), int(size), int(mtime.partition(b".")[0]) * 10**9, 0, int(mode, 8), kind == b"d"
-        )
-    except ValueError:
-        return None
 
 
 _FULL = (b"No space left", b"Disk quota exceeded", b"quota exceeded")

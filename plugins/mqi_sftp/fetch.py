@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqi_cli import Files, Manifest, ManifestFile, RetryLater, Unfit, hash_file, survey
+from mqi_cli import Files, GiveUp, Manifest, ManifestFile, RetryLater, StageContext, Unfit, Wait, hash_file, survey
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Mark, directories_of
+from mqi_sftp.plan import SPARE, Mark, directories_of
 from mqi_sftp.results import Origin
+from mqi_sftp.tree import Tree
+
+LOOK_AGAIN = 120.0  # seconds until the next look for room on this machine
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,44 @@ def room_missing(directory: Path, plan: FetchPlan, *, spare: float) -> int:
     if needed > free:
         return needed - free
     return 1 if state.f_files and state.f_favail < len(plan.fetch) * spare else 0
+
+
+def wait_for_room(landing: Landing, plan: FetchPlan) -> Wait | None:
+    """Return a wait where this machine's disk can't take what the plan fetches."""
+    missing = room_missing(landing.path, plan, spare=SPARE)
+    if not missing:
+        return None
+    return Wait(LOOK_AGAIN, f"the disk for the results has {missing / 1e6:.1f} MB too little room")
+
+
+def is_missing(ctx: StageContext) -> GiveUp:
+    """Return the end for results that have no directory."""
+    return GiveUp(
+        f"what `from` of step {ctx.step} names is not a directory on {ctx.host.name}",
+        hint="was it cleaned up already? `mqi case rerun` runs the case again; or mend `from` in the config",
+    )
+
+
+def check_results(ctx: StageContext, origin: Origin, tree: Tree) -> None:
+    """Raise `GiveUp` when there is nothing to fetch, or something that can't be fetched as it is."""
+    if tree.unfit:
+        raise GiveUp(
+            f"the results hold what can't be fetched: {tree.describe_unfit()}",
+            hint="let the run step leave regular files only, or narrow `from`",
+        )
+    if not all(tree.below(prefix).files for prefix in origin.places):
+        of_part = "a part of " if "" not in origin.places else ""
+        raise GiveUp(
+            f"{of_part}step {origin.step} left no file where `from` of step {ctx.step} points",
+            hint="mend `from`, or declare the run step's `outputs` so that it fails by itself",
+        )
+
+
+def changed_meanwhile() -> RetryLater:
+    """Return the end for results that are not at rest."""
+    return RetryLater(
+        "the results changed on the host while they were fetched", hint="does a program still write there?"
+    )
 
 
 @dataclass(frozen=True)

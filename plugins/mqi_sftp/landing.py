@@ -2,6 +2,7 @@
 
     <parent>/.mqi-<key>.<step>.<part>.<fence>.part/
         arriving/    one file at a time, until it is whole
+        begun/       the beginning of a large file that an earlier turn was at
         results/     whole files, under their own names
         replaced/    earlier results of this case, on their way out
 
@@ -12,6 +13,7 @@ is one that scanners pass over, and the name holds the case's key only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import os
@@ -103,8 +105,12 @@ class Landing:
             taken.rename(self.path)
         self._remove(path for fence, path in found.items() if fence < self.fence and path != taken)
         self.path.mkdir(mode=0o700, exist_ok=True)
-        self._remove((self.path / "arriving", self.path / "replaced"))
-        (self.path / "arriving").mkdir(mode=0o700)
+        begun, arriving = self.path / "begun", self.path / "arriving"
+        self._remove((begun, self.path / "replaced"))
+        if (arriving / "name").exists():
+            arriving.rename(begun)
+        self._remove((arriving,))
+        arriving.mkdir(mode=0o700)
         self.results.mkdir(mode=0o700, exist_ok=True)
 
     def newest(self) -> Landing | None:
@@ -116,10 +122,26 @@ class Landing:
         """Remove what this and earlier turns left, once the results are in their place."""
         self._remove(path for fence, path in self._look().items() if fence <= self.fence)
 
-    def open_file(self) -> ArrivingFile:
-        """Open the file that arrives next."""
+    @property
+    def empty(self) -> bool:
+        """Whether earlier turns left nothing."""
+        return self.begun() is None and not any(self.results.iterdir())
+
+    def begun(self) -> tuple[str, Path] | None:
+        """Return the file that an earlier turn was at, a large one: its path, and where its beginning lies."""
+        place = self.path / "begun"
+        try:
+            return (place / "name").read_text(encoding="utf-8"), place / "file"
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def open_file(self, path: str = "") -> ArrivingFile:
+        """Open the file that arrives next. With its path noted it can be gone on with in a later turn."""
         self.arriving.unlink(missing_ok=True)
-        return ArrivingFile(self.arriving)
+        sink = ArrivingFile(self.arriving)
+        if path:
+            self.arriving.with_name("name").write_text(path, encoding="utf-8")
+        return sink
 
     @property
     def arriving(self) -> Path:
@@ -131,6 +153,7 @@ class Landing:
         self.arriving.chmod(mark.mode)
         os.utime(self.arriving, (mark.mtime, mark.mtime))
         self.arriving.rename(self.results / path)
+        self.arriving.with_name("name").unlink(missing_ok=True)
 
     def drop(self, paths: Sequence[str]) -> None:
         """Remove files and directories among the results that do not belong there."""
@@ -149,7 +172,7 @@ class Landing:
         """
         for folder, _, _ in os.walk(self.results, topdown=False):
             Path(folder).chmod(DIRECTORY_MODE)
-            sync_directory(Path(folder))
+        sync_file_system(self.results)
         if self.destination.exists():
             self.destination.rename(self.path / "replaced")
         self.results.rename(self.destination)
@@ -174,6 +197,21 @@ class Landing:
         for path in paths:
             if path.is_dir():
                 shutil.rmtree(path)
+
+
+def sync_file_system(path: Path) -> None:
+    """Bring all that was written on a directory's file system to the disk: one wait, however many files there are."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(handle)
 
 
 def sync_directory(path: Path) -> None:

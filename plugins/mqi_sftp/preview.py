@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mqi_cli import CaseRef, Files, StageContext
-from mqi_sftp.download import is_in_place, look_at_results
+from mqi_sftp.download import look_at_results
 from mqi_sftp.fetch import plan_fetch
+from mqi_sftp.in_place import is_in_place
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import Fence, plan_upload

@@ -93,8 +93,9 @@ class UpStream:
         layout, host = self._ctx.layout, self._ctx.host
         place = str(tool_dir(layout.base_dir))
         argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), wanted, place]
-        with host.start(argv, bulk=bulk) as process:
-            yield FarSide(host.name, process, self._meter, limit=self._ctx.config.verify_timeout)
+        limit = self._ctx.config.verify_timeout
+        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
+            yield far
 
     def _manifest(self, entries: list[Entry]) -> Manifest:
         for each in entries:
@@ -139,7 +140,7 @@ class UpStream:
         if share.whole:
             names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole))
             far.say(f"keep {len(names)}", now=False)
-            far.process.stdin.write(names)
+            far.send(names)
         sent = set(share.whole)
         try:
             for each, length in share.begun:
@@ -180,19 +181,18 @@ class UpStream:
 
     def _stream(self, far: FarSide, entries: list[Entry]) -> None:
         prefix = f".incoming-{self._fence}/".encode()
-        sink = far.process.stdin
         for each in entries:
             name = prefix + _raw(each.path)
             if each.is_dir:
                 mtime = whole_mtime(each.mtime_ns)
-                sink.write(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
+                far.send(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
                 continue
             self._meter.begin(each.path)
             with WatchedSource(self._case.directory / each.path) as source:
                 mark = Mark.due(each)
-                sink.write(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))
+                far.send(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))
                 self._copy(far, source, each, each.size)
-            sink.write(tar_stream.padding(each.size))
+            far.send(tar_stream.padding(each.size))
 
     def _copy(self, far: FarSide, source: WatchedSource, entry: Entry, size: int) -> None:
         left = size
@@ -200,7 +200,7 @@ class UpStream:
             data = source.read(min(CHUNK, left))
             if not data:
                 raise RetryLater("the source is not at rest: a file became shorter while it was sent")
-            far.process.stdin.write(data)
+            far.send(data)
             left -= len(data)
             self._meter.move(len(data))
         self._hashes[entry.path] = source.digest.hexdigest()
@@ -217,8 +217,8 @@ class UpStream:
             header = tar_stream.file_header(
                 f".receiving-{self._fence}/{name}".encode(), size=len(data), mode=_NOTE_MODE, mtime=0
             )
-            far.process.stdin.write(header + data + tar_stream.padding(len(data)))
-        far.process.stdin.write(tar_stream.END)
+            far.send(header + data + tar_stream.padding(len(data)))
+        far.send(tar_stream.END)
         return expected
 
     def _await_end(self, far: FarSide, listing: str) -> None:

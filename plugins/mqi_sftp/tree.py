@@ -78,7 +78,7 @@ def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | 
             alive()
         for item in files.listing(folder):
             path = base + item.name
-            problem = _problem(item, depth) or ("entries too many" if len(entries) >= MAX_ENTRIES else "")
+            problem = problem_of(item, item.name, depth) or ("entries too many" if len(entries) >= MAX_ENTRIES else "")
             if problem:
                 unfit[problem] += 1
                 unfit_paths.append(path)
@@ -94,12 +94,13 @@ def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | 
     return Tree(tuple(entries), unfit, tuple(unfit_paths))
 
 
-def _problem(item: RemoteEntry, depth: int) -> str:
-    if "/" in item.name or item.name in ("", ".", ".."):
+def problem_of(item: RemoteEntry, name: str, depth: int) -> str:
+    """Say what keeps an entry from being moved; empty when nothing does."""
+    if "/" in name or name in ("", ".", ".."):
         return "names that lead elsewhere"  # hosts refuse them; this stands for a kind of host that does not
     if not (item.is_dir or item.is_file):
         return "symbolic links" if stat.S_ISLNK(item.mode) else "special files (FIFO, socket or device)"
     # the same rule as for what goes up: such names can't be written in a checksum file as they are
-    if any(ord(char) < 32 or ord(char) == 127 for char in item.name) or "\\" in item.name:
+    if any(ord(char) < 32 or ord(char) == 127 for char in name) or "\\" in name:
         return "names with control characters or backslashes"
     return f"directories nested deeper than {MAX_DEPTH}" if item.is_dir and depth >= MAX_DEPTH else ""

@@ -75,7 +75,7 @@ class Context:
     """A turn of a step, as a worker would give it. What the stage tells is kept."""
 
     def __init__(self, bench: Bench, step: Step, *, attempt: int = 1, turn: int = 1, host: Host | None = None) -> None:
-        self.config = SftpSection()
+        self.config = bench.section
         self.options = step.options
         self.log = logging.LoggerAdapter(logging.getLogger("mqi.stage"), {})
         self.step = step.name
@@ -125,6 +125,7 @@ class Bench:
         self.source.mkdir(parents=True, exist_ok=True)
         self.destination = directory / "results" / "case"
         self.run_attempt = 1
+        self.section = SftpSection()
         self.origin = "dose"
         self._turns = 0
 
@@ -284,6 +285,12 @@ class DamagesWhatArrived:
         flip = f"""f=$(find "$mine" -name {self.name}); m=$(stat -c %Y "$f"); printf X |
             dd of="$f" bs=1 seek={self.times.pop()} conv=notrunc 2>/dev/null; touch -d "@$m" "$f" """
         return program.replace("\nsay proving\n", f"\n{flip}\nsay proving\n")
+
+
+def damages_what_is_sent(program: str) -> str:
+    """Make a way home on which bytes are changed."""
+    assert "| xargs -0 -r cat; done" in program
+    return program.replace("| xargs -0 -r cat; done", "| xargs -0 -r cat | tr '\\001\\002' '\\002\\003'; done")
 
 
 def tells_no_room(program: str) -> str:

@@ -22,6 +22,7 @@ from sftp.bench import (
     GrowsWhileRead,
     HostThrough,
     contents,
+    damages_what_is_sent,
     fill,
     flip_a_byte,
 )
@@ -182,9 +183,9 @@ def test_a_crash_while_earlier_results_are_replaced_loses_neither(
 @pytest.mark.parametrize("host", ["local", "ssh"], indirect=True)
 def test_a_byte_changed_on_the_way_is_found(bench: Bench) -> None:
     fill(bench.outputs, RESULTS)
-    host = HostThrough(bench.host, DamagesWhatIsRead)
+    host = HostThrough(bench.host, DamagesWhatIsRead, far=damages_what_is_sent)
 
-    with pytest.raises(RetryLater, match="otherwise than it was hashed") as caught:
+    with pytest.raises(RetryLater, match=r"otherwise than it was hashed|of 4 fetched files: 2 differ") as caught:
         bench.download(host=host)
 
     assert not bench.destination.exists()
@@ -195,7 +196,8 @@ def test_a_byte_changed_on_the_way_is_found(bench: Bench) -> None:
 
 def test_results_that_still_grow_are_not_taken(bench: Bench) -> None:
     fill(bench.outputs, {"a": b"1" * 1000, "z": b"2"})
-    host = HostThrough(bench.host, functools.partial(GrowsWhileRead, target=bench.outputs / "z"))
+    files = functools.partial(GrowsWhileRead, target=bench.outputs / "z")
+    host = HostThrough(bench.host, files, far=lambda program: program.replace("all) ", "all) echo >> ./z; "))
 
     with pytest.raises((RetryLater, HostError)):
         bench.download(host=host)
@@ -335,7 +337,7 @@ def test_a_full_disk_here_waits_without_using_up_tries(local_bench: Bench, monke
     fill(local_bench.outputs, RESULTS)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mqi_sftp.download.room_missing", lambda *args, **more: 5_000_000)
+        patch.setattr("mqi_sftp.fetch.room_missing", lambda *args, **more: 5_000_000)
         waiting = local_bench.download()
 
     assert isinstance(waiting, Wait)

@@ -1,0 +1,52 @@
+"""What lies where the results belong: the results themselves, nothing, or something that is not ours to touch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest
+from mqi_sftp.landing import Landing
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import compare
+from mqi_sftp.results import Placed
+
+
+def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Meter) -> bool:
+    """Whether the destination holds the results already. Raises `GiveUp` when it holds what is not ours to replace."""
+    if not destination.is_symlink() and not destination.exists():
+        return False
+    if destination.is_symlink() or not destination.is_dir():
+        raise _held_by_others()
+    meter.begin("looking at what is in place")
+    try:
+        found = build_manifest(destination, read=meter.alive)
+    except Unfit as problem:
+        raise _held_by_others() from problem
+    if found.fingerprint == wanted.fingerprint:
+        return True
+    if not found.files and not found.empty_dirs:
+        return False
+    if found.fingerprint in placed.fingerprints():
+        return False  # what an earlier run of this case left, as mqi put it there: the new results replace it
+    raise _held_by_others()
+
+
+def _held_by_others() -> GiveUp:
+    return GiveUp(
+        "the place for the results holds something else, which is left as it is",
+        hint="move it away, or name another place in `to`; then: mqi case retry",
+    )
+
+
+def prove_here(landing: Landing, wanted: Manifest, meter: Meter) -> None:
+    """Read back what was written: a file system may hold something else than what it was given."""
+    meter.begin("proving what is here")
+    try:
+        found = build_manifest(landing.results, read=meter.alive)
+    except Unfit as problem:
+        raise RetryLater(f"what was fetched is not at rest: {problem.reason}") from problem
+    if found.fingerprint != wanted.fingerprint:
+        raise RetryLater(
+            f"of {len(wanted.files)} fetched files: {compare(wanted, found)}",
+            hint="check the disk that `to` names; does it tell large letters from small ones?",
+        )

@@ -1,0 +1,66 @@
+"""Reads a far side's own listing, line by line, and believes none of it: each path is checked before it is used."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+
+from mqi_cli import Entry, RemoteEntry
+from mqi_sftp.tree import MAX_DEPTH, Tree, problem_of
+
+_KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
+
+
+class Listing:
+    """Takes lines `<kind> <mode> <size> <mtime> ./<path>` as GNU find prints them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._entries: dict[str, Entry] = {}
+        self._unfit: Counter[str] = Counter()
+        self._paths: list[str] = []
+
+    def add(self, line: bytes) -> None:
+        """Take one line."""
+        self.count += 1
+        try:
+            kind, mode, size, mtime, raw = line.split(b" ", 4)
+            item = RemoteEntry("", _KINDS.get(kind, 0) | int(mode, 8), int(size), int(mtime.partition(b".")[0]))
+        except ValueError:
+            self._refuse("names with control characters or backslashes", "?")  # a line break in a name
+            return
+        try:
+            path = raw.removeprefix(b"./").decode("utf-8")
+        except UnicodeDecodeError:
+            self._refuse("names that are not UTF-8", raw.decode("utf-8", "replace"))
+            return
+        parts = path.split("/")
+        problem = _elsewhere(raw, parts) or problem_of(item, parts[-1], len(parts))
+        if problem or path in self._entries:
+            self._refuse(problem or "names that stand there twice", path)
+            return
+        self._entries[path] = Entry(
+            path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir
+        )
+
+    def tree(self) -> Tree:
+        """Return what was listed. A path whose directory wasn't listed leads elsewhere."""
+        for path in [each for each in self._entries if not self._has_parent(each)]:
+            del self._entries[path]
+            self._refuse("names that lead elsewhere", path)
+        entries = sorted(self._entries.values(), key=lambda each: each.path)
+        return Tree(tuple(entries), self._unfit, tuple(self._paths))
+
+    def _has_parent(self, path: str) -> bool:
+        parent = path.rpartition("/")[0]
+        return not parent or (parent in self._entries and self._entries[parent].is_dir)
+
+    def _refuse(self, problem: str, path: str) -> None:
+        self._unfit[problem] += 1
+        if len(self._paths) < 1000:
+            self._paths.append(path)
+
+
+def _elsewhere(raw: bytes, parts: list[str]) -> str:
+    wrong = not raw.startswith(b"./") or any(each in ("", ".", "..") for each in parts) or len(parts) > MAX_DEPTH
+    return "names that lead elsewhere" if wrong else ""

@@ -1,0 +1,211 @@
+"""The download by one stream: the far side lists and hashes the results, and sends their bytes one after the other.
+
+    here                                        there (`far_program.SEND`)
+    one command                            ->   lists the places that hold the results
+    nothing is here yet: `all`, `hash`     ->   every file's bytes, in the order of their paths; then every file's hash
+    something is here: `hash` first        ->   every file's hash; then `begin`, `rest`, `get` for what is missing
+    `list`                                 ->   the listing once more: nothing was written meanwhile
+
+The bytes come without names or headers: which file they belong to follows from the listing, every path of which was
+checked. So nothing that a server sends can reach beyond the landing directory. What lies there is read back and hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mqi_cli import Entry, HostFault, Manifest, StageContext, Wait, tool_dir
+from mqi_sftp.far_program import SEND, FarSide
+from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
+from mqi_sftp.in_place import is_in_place
+from mqi_sftp.landing import ArrivingFile, Landing
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import RESUME_FROM, Mark, directories_of
+from mqi_sftp.results import Origin, Placed
+from mqi_sftp.source import CHUNK
+from mqi_sftp.stream_up import BULK
+from mqi_sftp.tree import Tree, joined
+
+_NAMES = 32 * 1024  # bytes of names under way: less than a pipe holds, so neither side waits for the other
+
+
+class DownStream:
+    """One turn's way down, into its landing directory."""
+
+    def __init__(self, ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> None:
+        self._ctx = ctx
+        self._origin = origin
+        self._prefixes = list(origin.places)
+        self._landing = landing
+        self._placed = placed
+        self._meter = meter
+
+    def fetch(self) -> Manifest | Wait:
+        """Fill the landing directory, or find the results in their place. Raises `Unable` and what a download raises."""
+        self._meter.begin("looking at what is on the host")
+        with self._far(None) as far:
+            tree = self._look(far)
+            if tree.size < BULK or far.process.bulk:
+                return self._take(far, tree)
+        with self._far(True) as far:
+            return self._take(far, self._look(far))
+
+    def results(self) -> tuple[Tree, Manifest]:
+        """List and hash what is there, and fetch nothing."""
+        with self._far(False) as far:
+            tree = self._look(far)
+            return tree, self._manifest(far, tree)
+
+    @contextmanager
+    def _far(self, bulk: bool | None) -> Iterator[FarSide]:
+        host = self._ctx.host
+        tools = str(tool_dir(self._ctx.layout.base_dir))
+        argv = ["sh", "-c", SEND, "mqi-send", tools, *(str(place) for place in self._origin.places.values())]
+        limit = self._ctx.config.verify_timeout
+        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
+            yield far
+
+    def _look(self, far: FarSide) -> Tree:
+        if far.greet() != "places":
+            raise is_missing(self._ctx)
+        tree = self._listing(far)
+        check_results(self._ctx, self._origin, tree)
+        self._meter.total = tree.size
+        return tree
+
+    def _listing(self, far: FarSide) -> Tree:
+        return joined({prefix: far.listing() for prefix in self._prefixes})
+
+    def _manifest(self, far: FarSide, tree: Tree) -> Manifest:
+        """Have everything hashed there."""
+        self._meter.begin("proving what is on the host")
+        far.say("hash")
+        return self._hashed(far, tree)
+
+    def _hashed(self, far: FarSide, tree: Tree) -> Manifest:
+        hashes: dict[str, str] = {}
+        for prefix in self._prefixes:
+            found = far.hashes(tree.below(prefix))
+            hashes.update({prefix + path: value for path, value in found.items()})
+        unreadable = len(tree.files) - len(hashes)
+        if unreadable:
+            raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=far.host)
+        return tree.manifest(hashes)
+
+    def _take(self, far: FarSide, tree: Tree) -> Manifest | Wait:
+        landing = self._landing
+        landing.claim()
+        if landing.destination.is_symlink() or landing.destination.exists() or not landing.empty:
+            manifest = self._manifest(far, tree)
+            if is_in_place(landing.destination, manifest, self._placed, self._meter):
+                landing.clear()
+                return manifest
+            plan = plan_fetch(landing, manifest, self._meter)
+            if wait := wait_for_room(landing, plan):
+                return wait
+            self._make(plan, manifest)
+            self._take_missing(far, tree, plan)
+        else:
+            manifest = tree.manifest({})
+            plan = FetchPlan((), manifest.files, ())
+            if wait := wait_for_room(landing, plan):
+                return wait
+            self._make(plan, manifest)
+            far.say("all\nhash\nlist")
+            for prefix in self._prefixes:
+                for each in tree.below(prefix).files:
+                    self._receive(far, prefix, each)
+            self._meter.begin("proving what is on the host")
+            manifest = self._hashed(far, tree)
+        if self._listing(far).entries != tree.entries:
+            raise changed_meanwhile()
+        return manifest
+
+    def _make(self, plan: FetchPlan, manifest: Manifest) -> None:
+        self._meter.done = plan.kept_bytes
+        self._landing.drop(plan.drop)
+        for path in directories_of(manifest):
+            (self._landing.results / path).mkdir(exist_ok=True)
+
+    def _take_missing(self, far: FarSide, tree: Tree, plan: FetchPlan) -> None:
+        missing = {each.path for each in plan.fetch}
+        for number, prefix in enumerate(self._prefixes):
+            wanted = [each for each in tree.below(prefix).files if prefix + each.path in missing]
+            begun = self._continue(far, number, prefix, wanted)
+            batches = list(_batches([each for each in wanted if each is not begun]))
+            for index, batch in enumerate(batches):
+                if not index:
+                    self._ask(far, number, batch)
+                if index + 1 < len(batches):
+                    self._ask(far, number, batches[index + 1])
+                for each in batch:
+                    self._receive(far, prefix, each)
+        far.say("list")
+
+    def _ask(self, far: FarSide, number: int, batch: Sequence[Entry]) -> None:
+        names = b"".join(b"./" + each.path.encode() + b"\0" for each in batch)
+        far.say(f"get {len(names)} {number}", now=False)
+        far.send(names, now=True)
+
+    def _continue(self, far: FarSide, number: int, prefix: str, wanted: Sequence[Entry]) -> Entry | None:
+        """Go on in the middle of the file that an earlier turn was at, where its beginning is proven."""
+        begun = self._landing.begun()
+        entry = next((each for each in wanted if begun and prefix + each.path == begun[0]), None)
+        if begun is None or entry is None:
+            return None
+        length = min(begun[1].stat().st_size, entry.size)
+        length -= length % RESUME_FROM
+        if not length:
+            return None
+        self._meter.begin(prefix + entry.path)
+        digest = hashlib.sha256()
+        with begun[1].open("rb") as earlier, self._landing.open_file(prefix + entry.path) as sink:
+            # copied, because an earlier owner may hold the old one open
+            left = length
+            while left and (data := earlier.read(min(CHUNK, left))):
+                digest.update(data)
+                sink.write(data)
+                left -= len(data)
+                self._meter.alive()
+            far.say(f"begin {length} {number}\n./{entry.path}")
+            if far.answer("begun") != digest.hexdigest():
+                return None
+            self._meter.done += length
+            far.say(f"rest {length + 1} {number}\n./{entry.path}")
+            self._copy(far, sink, entry.size - length)
+        self._landing.keep_file(prefix + entry.path, mark=Mark.due(entry))
+        return entry
+
+    def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
+        path = prefix + entry.path
+        self._meter.begin(path)
+        with self._landing.open_file(path if entry.size >= RESUME_FROM else "") as sink:
+            self._copy(far, sink, entry.size)
+        self._landing.keep_file(path, mark=Mark.due(entry))
+
+    def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
+        left = size
+        while left:
+            data = far.take(min(CHUNK, left))
+            if not data:
+                raise changed_meanwhile()
+            sink.write(data)
+            left -= len(data)
+            self._meter.move(len(data))
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    size = 0
+    for each in entries:
+        length = len(os.fsencode(each.path)) + 3
+        if batch and size + length > _NAMES:
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += length
+    if batch:
+        yield batch

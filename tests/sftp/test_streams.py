@@ -1,0 +1,285 @@
+"""Where the far side has a shell and tools, a case travels as one stream: the ways it goes on, gives way and refuses."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mqi_cli import Done, GiveUp, Host, HostError, HostFault, HostFull, build_manifest
+from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_sftp import tar_stream
+from mqi_sftp.far_program import read_errors
+from mqi_sftp.listing import Listing
+from mqi_sftp.options import SftpSection
+from servers.proxy import TcpProxy
+from sftp.bench import ODD_NAMES, Bench, FilesThrough, HostThrough, contents, fill, sample_case
+
+LARGE = {"deep/large.raw": random.Random(3).randbytes(6 << 20)}
+
+
+class NoFiles(FilesThrough):
+    """A host whose SFTP is not to be used."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError("the stream needs no SFTP")
+
+
+def test_a_stream_needs_no_sftp_either_way(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, sample_case() | ODD_NAMES, empty=["hollow/er"])
+    fill(ssh_bench.outputs, {"a/b": b"1", "large": bytes(5 << 20)})
+    host = HostThrough(ssh_bench.host, NoFiles)
+
+    assert isinstance(ssh_bench.upload(host=host), Done)
+    assert isinstance(ssh_bench.upload(host=host), Done)
+    assert isinstance(ssh_bench.download(host=host), Done)
+
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+@pytest.mark.parametrize("tool", ["tar", "xargs", "find"])
+def test_a_far_side_that_lacks_a_tool_gets_its_files_one_by_one(ssh_bench: Bench, tool: str) -> None:
+    fill(ssh_bench.source, {"a": b"1", "b/c": b"2"})
+    fill(ssh_bench.outputs, {"d": b"3"})
+    host = HostThrough(ssh_bench.host, far=lambda program: program.replace(f" {tool} ", f" {tool}-is-not-here ", 1))
+
+    assert isinstance(ssh_bench.upload(host=host), Done)
+    assert isinstance(ssh_bench.download(host=host), Done)
+
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+def test_the_hash_tool_is_agreed_on_once_and_the_other_one_does_as_well(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1", "b": b"2"})
+    remembered = Path(ssh_bench.host.base_dir) / ".mqi" / "hash-tool"
+
+    ssh_bench.upload()
+    assert remembered.read_text().strip() in ("openssl dgst -sha256 -r", "sha256sum -b")
+    for tool in ("sha256sum -b", "openssl dgst -sha256 -r", "rm -rf /"):
+        remembered.write_text(tool + "\n")
+        fill(ssh_bench.source, {"c": tool.encode()})
+        assert isinstance(ssh_bench.upload(), Done)
+        assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert "rm" not in remembered.read_text()
+
+
+def test_of_a_new_revision_only_what_changed_is_sent(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, sample_case())
+    ssh_bench.upload()
+    fill(ssh_bench.source, {"late.txt": b"12345"})
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+def test_a_large_download_goes_on_in_its_middle(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.outputs, LARGE | {"other": b"1"})
+
+        proxy.cut_after(down=4 << 20)
+        with pytest.raises(HostError):
+            bench.download()
+        done = bench.download()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] < 4 << 20
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
+
+
+def test_a_beginning_that_is_wrong_here_is_fetched_anew(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.outputs, LARGE)
+        proxy.cut_after(down=4 << 20)
+        with pytest.raises(HostError):
+            bench.download()
+        (begun,) = bench.destination.parent.glob(".mqi-*/arriving/file")
+        with begun.open("r+b") as stream:
+            stream.write(b"wrong")
+
+        done = bench.download()
+
+    assert isinstance(done, Done)
+    assert done.facts["fetched_bytes"] == 6 << 20
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+def test_a_host_with_a_passphrase_or_without_the_client_streams_over_its_own_connections(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    monkeypatch.setattr("mqi_cli.hosts.openssh.shutil.which", lambda name: None)
+    bench = Bench(tmp_path / "other", make_host("ssh"))
+    fill(bench.source, LARGE)
+    fill(bench.outputs, LARGE)
+
+    assert isinstance(bench.upload(), Done)
+    assert isinstance(bench.download(), Done)
+
+    assert contents(bench.input) == contents(bench.source)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+# ---- hostile listings
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"f 644 1 0 ./../out", "names that lead elsewhere"),
+        (b"f 644 1 0 /etc/passwd", "names that lead elsewhere"),
+        (b"f 644 1 0 ./a/../../out", "names that lead elsewhere"),
+        (b"f 644 1 0 ./not-listed/x", "names that lead elsewhere"),
+        (b"f 644 1 0 ./link/x", "names that lead elsewhere"),
+        (b"f 644 1 0 ./", "names that lead elsewhere"),
+        (b"f 644 1 0 ./a//b", "names that lead elsewhere"),
+        (b"f 644 1 0 ./a\0b", "control characters"),
+        (b"f 644 1 0 ./\xff\xfe", "not UTF-8"),
+        (b"l 777 1 0 ./x", "symbolic links"),
+        (b"p 644 0 0 ./x", "special files"),
+        (b"b 644 0 0 ./x", "special files"),
+        (b"garbage", "control characters"),
+        (b"f 644 -x 0 ./x", "control characters"),
+        (b"f 644 1 0 ./twice", "twice"),
+    ],
+)
+def test_a_line_of_a_hostile_listing_is_refused(line: bytes, said: str) -> None:
+    listing = Listing()
+    listing.add(b"f 644 1 0.5 ./twice")
+    listing.add(b"l 777 1 0 ./link")
+    listing.add(line)
+
+    tree = listing.tree()
+
+    assert said in tree.describe_unfit()
+    assert [each.path for each in tree.entries] == ["twice"]
+
+
+def answers(lines: bytes) -> Callable[[str], str]:
+    """Make a far side that answers with these bytes whatever it is asked."""
+    octal = "".join(f"\\{byte:03o}" for byte in lines)
+    return lambda _program: f"printf 'mqi-far 1\\nhash sha256sum -b\\nplaces\\n{octal}'; cat >/dev/null"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"f 644 5 0 ./../evil\nhashes\nevil!",
+        b"d 755 0 0 ./d\nl 777 9 0 ./d/l\nf 644 5 0 ./d/l/x\nhashes\n",
+        b"f 644 5 0 /tmp/evil\nhashes\n",
+        b"f 644 5 0 ./ok\nhashes\nabcdeNOTAHASH *./ok\nend\n",
+        b"f 644 5 0 ./ok\nhashes\nabc",
+        b"f 644 99999999999999 0 ./ok\nhashes\nabc",
+        b"",
+        b"\0" * 100_000,
+    ],
+)
+def test_nothing_that_a_hostile_far_side_says_gets_out_of_the_landing_directory(ssh_bench: Bench, lines: bytes) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+    ssh_bench.section = SftpSection(verify_timeout="1s")
+    before = {each for each in ssh_bench.directory.rglob("*") if ".mqi-" not in str(each)}
+
+    try:
+        end: object = ssh_bench.download(host=HostThrough(ssh_bench.host, far=answers(lines)))
+    except Exception as error:
+        end = error
+
+    assert not isinstance(end, Done)
+    after = {each for each in ssh_bench.directory.rglob("*") if ".mqi-" not in str(each)}
+    assert after - before <= {ssh_bench.destination.parent}
+    assert not ssh_bench.destination.exists()
+
+
+def test_a_listing_without_end_is_given_up(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+    monkeypatch.setattr("mqi_sftp.far_program.MOST_ENTRIES", 10_000)
+    endless = (
+        "printf 'mqi-far 1\\nhash sha256sum -b\\nplaces\\n'; n=0; while :; do n=$((n+1)); echo \"f 644 1 0 ./$n\"; done"
+    )
+
+    with pytest.raises(HostFault, match="holds too much"):
+        ssh_bench.download(host=HostThrough(ssh_bench.host, far=lambda _program: endless))
+
+
+def test_a_result_with_a_line_break_in_its_name_is_refused_by_count(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {"ok": b"1", "secret\nf 644 1 0 ./x": b"2"})
+
+    with pytest.raises(GiveUp, match=r"names that (lead elsewhere|stand there twice)|names with control") as caught:
+        ssh_bench.download()
+
+    assert "secret" not in caught.value.message
+
+
+# ---- pure pieces
+
+
+def test_tar_reads_what_the_stream_holds(tmp_path: Path) -> None:
+    members = {"short": b"1", "d/" + "n" * 200: b"22", "ünï/" + "x/" * 60 + "y": b"333", "empty": b""}
+    stream = io.BytesIO()
+    for name, data in members.items():
+        raw = name.encode()
+        stream.write(tar_stream.file_header(raw, size=len(data), mode=0o640, mtime=1_600_000_000))
+        stream.write(data + tar_stream.padding(len(data)))
+    stream.write(tar_stream.directory_header(b"hollow", mode=0o750, mtime=5) + tar_stream.END)
+
+    subprocess.run(["tar", "-x", "-C", tmp_path, "-f", "-"], input=stream.getvalue(), check=True)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as archive:
+        listed = {each.name: each.size for each in archive if each.isfile()}
+
+    assert listed == {name: len(data) for name, data in members.items()}
+    for name, data in members.items():
+        assert (tmp_path / name).read_bytes() == data
+        assert os.stat(tmp_path / name).st_mtime == 1_600_000_000
+    assert (tmp_path / "hollow").is_dir()
+
+
+def test_a_file_of_nine_gigabytes_has_its_size_in_the_header() -> None:
+    header = tar_stream.file_header(b"big", size=9 << 30, mode=0o640, mtime=0)
+
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == 9 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        (b"tar: a/b: Cannot write: No space left on device", HostFull, "no space left"),
+        (b"tar: a/b: Cannot open: Disk quota exceeded", HostFull, "quota"),
+        (b"tar: secret: Cannot open: Permission denied", HostFault, "permission denied"),
+        (b"mkdir: cannot create directory: Read-only file system", HostFault, "read-only"),
+        (b"tar: Unexpected EOF in archive", HostFault, "too early"),
+        (b"who knows", HostFault, "no reason"),
+    ],
+)
+def test_each_failure_of_the_far_side_has_its_own_sentence(text: bytes, kind: type, said: str) -> None:
+    error = read_errors("far", text)
+
+    assert type(error) is kind
+    assert said in error.message
+    assert "secret" not in error.message
+
+
+def test_the_fingerprint_is_that_of_the_source(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, LARGE | ODD_NAMES)
+
+    done = ssh_bench.upload(case=ssh_bench.case(fingerprint=""))
+
+    assert isinstance(done, Done)
+    assert done.facts["fingerprint"] == build_manifest(ssh_bench.source).fingerprint
