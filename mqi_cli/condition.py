@@ -14,7 +14,7 @@ from mqi_cli.errors import BrokerError
 from mqi_cli.store import Store
 from mqi_cli.store.records import LaneLoad
 
-LOOK_EVERY = 5.0  # seconds
+LOOK_EVERY = 10.0  # seconds
 BROKER = "broker"
 DEAD = "dead letters"
 PROCESS = "process:"
