@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Worker:
         self._troubles: dict[str, str] = {}  # step -> what is wrong with this worker's config of it
         self._begun: deque[str] = deque(maxlen=BEGUN_KEPT)
         self._threads: set[threading.Thread] = set()
+        self._unanswered: list[Delivery] = []  # taken, and neither accepted nor settled yet
         self._alive_number = itertools.count(1)
         self._started = self._clock.now()
 
@@ -87,7 +88,7 @@ class Worker:
         while not self._stop.is_set():
             self._beat()
             try:
-                self._take_one()
+                self._take()
                 if failing:
                     log.info("the broker is back")
                 failing = False
@@ -112,20 +113,42 @@ class Worker:
         while not self._stop.wait(1.0):
             self._beat()
 
-    def _take_one(self) -> None:
+    def _take(self) -> None:
+        """Take as many commands as there are free threads, no more, and begin them."""
+        self._put_back()
         if not self._slots.acquire(timeout=TAKE_TIMEOUT):
             return
-        handed_on = False
+        free = 1
+        while self._slots.acquire(blocking=False):
+            free += 1
         try:
-            delivery = self._broker.take(self.lane, timeout=TAKE_TIMEOUT)
-            if delivery is not None:
-                handed_on = self._handle(delivery)
+            taken = self._broker.take_many(self.lane, timeout=TAKE_TIMEOUT, most=free)
+            self._unanswered = list(taken)
+            for command in self._accept(taken):
+                free -= 1
+                self._begin(command)
         finally:
-            if not handed_on:
+            for _ in range(free):
                 self._slots.release()
 
-    def _handle(self, delivery: Delivery) -> bool:
-        crash_point("worker.taken")
+    def _accept(self, deliveries: Sequence[Delivery]) -> list[Command]:
+        """Settle deliveries, and return the commands among them that are to be worked on: accepted and acknowledged."""
+        wanted: list[tuple[Delivery, Command]] = []
+        for delivery in deliveries:
+            crash_point("worker.taken")
+            if command := self._wanted(delivery, {each.id for _, each in wanted}):
+                wanted.append((delivery, command))
+            else:
+                self._unanswered.remove(delivery)
+        if wanted:
+            accepted = [_outgoing(self._event(command, EventKind.ACCEPTED, 1, {})) for _, command in wanted]
+            self._broker.answer([delivery for delivery, _ in wanted], accepted)
+            self._unanswered.clear()
+            crash_point("worker.acknowledged")
+        return [command for _, command in wanted]
+
+    def _wanted(self, delivery: Delivery, others: set[str]) -> Command | None:
+        """Read a delivery; settle it and return None where there is nothing to work on."""
         try:
             command = decode(delivery.body)
             if not isinstance(command, Command):
@@ -133,19 +156,24 @@ class Worker:
         except MessageError as error:
             log.warning("a message goes to the dead letters: %s", error)
             self._broker.reject(delivery, reason=str(error))
-            return False
-        if not self._is_wanted(command):
+            return None
+        if command.id in others or not self._is_wanted(command):
             log.info("turn %d of %s is overtaken: dropped", command.turn, command.step, extra={"case": command.case})
             self._broker.ack(delivery)
-            return False
-        accepted = self._event(command, EventKind.ACCEPTED, 1, {})
-        self._broker.answer(delivery, [_outgoing(accepted)])
-        crash_point("worker.acknowledged")
+            return None
+        return command
+
+    def _put_back(self) -> None:
+        """Return what was taken and could not be answered: as long as this process lives nobody else would get it."""
+        while self._unanswered:
+            self._broker.reject(self._unanswered[-1], reason="", requeue=True)
+            self._unanswered.pop()
+
+    def _begin(self, command: Command) -> None:
         self._begun.append(command.id)
         thread = threading.Thread(target=self._perform, args=(command,), name=f"{command.case}-{command.step}")
         self._threads.add(thread)
         thread.start()
-        return True
 
     def _is_wanted(self, command: Command) -> bool:
         """Look whether the state database still wants this turn. Where there is none here, the conductor's fence decides later."""

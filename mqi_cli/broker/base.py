@@ -76,13 +76,16 @@ class Broker(Protocol):
         """Wait up to `timeout` seconds for the next message of a lane. None when there is none."""
 
     def take_many(self, lane: str, *, timeout: float, most: int) -> list[Delivery]:
-        """Wait likewise for the next message, and take with it, in order, up to `most` that are there. For a lane's only taker."""
+        """Wait likewise for the next message, and take with it, in order, up to `most` that are there.
+
+        Ask for no more than is worked on at once: nobody else gets them.
+        """
 
     def ack(self, *deliveries: Delivery) -> None:
         """Settle deliveries. One that the connection has meanwhile lost is no error: the message comes again."""
 
-    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
-        """Publish messages, and settle the delivery that they answer: never the second without the first."""
+    def answer(self, deliveries: Sequence[Delivery], messages: Sequence[Outgoing]) -> None:
+        """Publish messages, and settle the deliveries that they answer: never the second without the first."""
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a delivery among the lane's dead letters with the reason, or back into its lane."""

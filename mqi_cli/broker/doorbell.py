@@ -14,6 +14,7 @@ import select
 import threading
 import time
 import uuid
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -92,13 +93,22 @@ def lane_directory(directory: Path, lane: str) -> Path:
 
 def ring_all(directory: Path, lane: str) -> None:
     """Wake everybody who waits for the lane, and take down the bells of the dead."""
-    for name in _names(lane_directory(directory, lane)):
-        lives(directory, lane, name, ring=True)
+    at = _place(directory, lane)
+    for name in _names(at):
+        _lives(f"{at}/{name}", ring=True)
 
 
-def lives(directory: Path, lane: str, name: str, *, ring: bool = False) -> bool:
+def lives(directory: Path, lane: str, name: str) -> bool:
     """Whether the owner of a bell lives. A bell that is gone, or that nobody listens to, belongs to a dead one."""
-    path = lane_directory(directory, lane) / name
+    return _lives(f"{_place(directory, lane)}/{name}")
+
+
+@cache
+def _place(directory: Path, lane: str) -> str:  # a text: these are looked at for every message
+    return str(lane_directory(directory, lane))
+
+
+def _lives(path: str, *, ring: bool = False) -> bool:
     try:
         pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -107,7 +117,7 @@ def lives(directory: Path, lane: str, name: str, *, ring: bool = False) -> bool:
         if error.errno != errno.ENXIO:
             return True  # another user's, or no descriptors left: when in doubt its messages stay its own
         with contextlib.suppress(OSError):
-            path.unlink()
+            Path(path).unlink()
         return False
     try:
         if ring:
@@ -120,7 +130,7 @@ def lives(directory: Path, lane: str, name: str, *, ring: bool = False) -> bool:
 def sweep(directory: Path, lane: str) -> None:
     """Take down what dead processes left on a lane."""
     at = lane_directory(directory, lane)
-    for name in _names(at):
+    for name in _names(str(at)):
         lives(directory, lane, name)
     for unborn in at.glob(".*"):
         with contextlib.suppress(OSError):
@@ -128,9 +138,10 @@ def sweep(directory: Path, lane: str) -> None:
                 unborn.unlink()
 
 
-def _names(at: Path) -> list[str]:
+def _names(at: str) -> list[str]:
     try:
-        return [each.name for each in at.iterdir() if not each.name.startswith(".")]
+        with os.scandir(at) as entries:
+            return [each.name for each in entries if not each.name.startswith(".")]
     except FileNotFoundError:
         return []
 

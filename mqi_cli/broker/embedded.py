@@ -94,12 +94,13 @@ class EmbeddedBroker:
             for claim in claims:
                 run(_REMOVE, *claim.values)
 
-    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
-        """Publish messages and remove the one that they answer, in one transaction."""
-        claim = _claim_of(delivery)
+    def answer(self, deliveries: Sequence[Delivery], messages: Sequence[Outgoing]) -> None:
+        """Publish messages and remove those that they answer, in one transaction."""
+        claims = [_claim_of(each) for each in deliveries]
         with self._transaction() as run:
             self._write(run, messages)
-            run(_REMOVE, *claim.values)
+            for claim in claims:
+                run(_REMOVE, *claim.values)
         self._ring(messages)
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:

@@ -83,11 +83,11 @@ class RabbitBroker:
         """Tell the broker that messages are dealt with."""
         self._run(self._settle([_arrival_of(each) for each in deliveries]))
 
-    def answer(self, delivery: Delivery, messages: Sequence[Outgoing]) -> None:
-        """Publish messages; once they are confirmed, tell the broker that the one they answer is dealt with."""
+    def answer(self, deliveries: Sequence[Delivery], messages: Sequence[Outgoing]) -> None:
+        """Publish messages; once they are confirmed, tell the broker that those they answer are dealt with."""
         self.publish(messages)
         crash_point("worker.accepted")
-        self.ack(delivery)
+        self.ack(*deliveries)
 
     def reject(self, delivery: Delivery, *, reason: str, requeue: bool = False) -> None:
         """Put a message among the dead letters, with the reason in a header, or back into its lane."""

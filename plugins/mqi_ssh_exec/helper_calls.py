@@ -42,9 +42,9 @@ def helper_call(
     return Call(("/bin/sh", str(helper), verb, str(place.part), str(place.attempt), *arguments), stdin, timeout)
 
 
-def submit_call(helper: PurePosixPath, place: Place, order: Order, *, wait: int) -> Call:
+def submit_call(helper: PurePosixPath, place: Place, order: Order, *, wait: int, outputs: Sequence[str] = ()) -> Call:
     """Start the run on the host itself, unless it was started before; then wait up to `wait` seconds for its end."""
-    limits = (*_limits(order), str(len(order.script)), str(wait))
+    limits = (*_limits(order), str(len(order.script)), str(wait), *outputs)
     return helper_call(helper, "submit", place, *limits, stdin=order.script, timeout=90.0 + wait)
 
 

@@ -74,14 +74,14 @@ class Job:
         """Return the same part's run of another attempt."""
         return replace(self, place=replace(self.place, attempt=attempt))
 
-    def submit(self, order: Order, *, wait: int = 0) -> JobStatus:
+    def submit(self, order: Order, *, wait: int = 0, outputs: Sequence[str] = ()) -> JobStatus:
         """Start it, unless it was started before, and wait up to `wait` seconds for its end where there is no queue.
 
-        Not started but `busy` when an earlier attempt still runs, or may.
+        Not started but `busy` when an earlier attempt still runs, or may. Once it has ended, what `outputs` match is counted.
         """
         self.lookout.forget(self.place)
         if self._program(order, PurePosixPath("/")) is None:
-            return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait))
+            return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait, outputs=outputs))
         return self._enqueue(order)
 
     def status(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+_OUTPUT = re.compile(r"^output=(\d+) (\d+) (\d+)$", re.MULTILINE)
 _CPU = re.compile(r"(\d+)m\s*(\d+(?:\.\d+)?)s")
 
 
@@ -63,6 +64,7 @@ class JobStatus:
     log_bytes: int = 0
     log_complete: bool = True
     tail: str = ""  # the end of its log, where a look at many runs was asked for it
+    matched: tuple[tuple[int, int, int], ...] = ()  # of outputs asked for with it: files, empty ones, bytes
 
     @property
     def seconds(self) -> float:
@@ -109,7 +111,13 @@ def read_report(text: str) -> JobStatus:
         refused=values.get("refused", ""),
         log_bytes=_whole(values, "log") or 0,
         log_complete=values.get("log_cut", "0") == "0" and values.get("log_lost", "0") == "0",
+        matched=read_outputs(text),
     )
+
+
+def read_outputs(text: str) -> tuple[tuple[int, int, int], ...]:
+    """Read what the helper counted of each output: its files, the empty ones among them, and the bytes."""
+    return tuple((int(found[1]), int(found[2]), int(found[3])) for found in _OUTPUT.finditer(text))
 
 
 _TAIL = re.compile(r"\n==> (/.+)/log/\d+ <==\n")

@@ -14,7 +14,7 @@ from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
 from mqi_ssh_exec.doubt import IN_DOUBT, doubt, since, stalled
 from mqi_ssh_exec.helper_calls import Order, Place
-from mqi_ssh_exec.job import Job
+from mqi_ssh_exec.job import Job, Output, Outputs
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.last_words import last_words, without_names
 from mqi_ssh_exec.options import RunOptions, SshExecSection
@@ -65,7 +65,8 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
             order = make_order(ctx)
             if not submitted:
                 ctx.remember(submitted=ctx.attempt)
-            status = job.submit(order, wait=AT_ONCE)
+            options: RunOptions = ctx.options
+            status = job.submit(order, wait=AT_ONCE, outputs=options.outputs)
             if status.refused:
                 return _refused(ctx, status)
         return _go_on(case, ctx, job, status)
@@ -193,8 +194,11 @@ def _examine(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     judge(status, options, key=ctx.layout.key, step=named(ctx))
     found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []
     # Its exit record says that nothing of it is left; where something had to be ended, others may know what else writes.
-    pause = LOOK_TWICE if status.left else 0
-    outputs = job.outputs(options.outputs, pause=pause) if options.outputs else None
+    if options.outputs and len(status.matched) == len(options.outputs) and not status.left:
+        outputs: Outputs | None = Outputs(tuple(Output(*each) for each in status.matched), stable=True)
+    else:
+        pause = LOOK_TWICE if status.left else 0
+        outputs = job.outputs(options.outputs, pause=pause) if options.outputs else None
     if outputs is not None and not outputs.stable:
         return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
     return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=named(ctx)))

@@ -332,7 +332,7 @@ def test_an_answer_is_published_and_settles_what_it_answers(place: Place) -> Non
     broker = place.open()
     broker.publish(outgoing("question"))
 
-    broker.answer(taken(broker), outgoing("answer", lane="conductor"))
+    broker.answer([taken(broker)], outgoing("answer", lane="conductor"))
 
     assert take_all(broker, lane="conductor") == ["answer"]
     broker.close()
