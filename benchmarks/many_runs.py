@@ -67,7 +67,7 @@ def main(runs: int = RUNS) -> None:
                 case = place / "incoming" / f"case-{number:04d}"
                 case.mkdir(parents=True)
                 (case / "data").write_text("x")
-            (case / "READY").touch()
+                (case / "READY").touch()
             mqi(config, "daemon", "start")
             try:
                 measure(place, server, runs)

@@ -7,6 +7,7 @@ import platform
 
 import idle
 import many_cases
+import many_runs
 import startup
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     many_cases.main()
     print()
     idle.main()
+    print()
+    many_runs.main()
     print("\nAgainst AiiDA, in one run: make bench-aiida")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mqi_cli import Host
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.sshd import OpenSSHServer
+from servers.slurm import SlurmCluster
+from servers.sshd import require_sshd
 
 
 @pytest.fixture(params=SHELLS)
@@ -78,3 +81,16 @@ def local_bench(tmp_path: Path, open_host: Callable[..., Host]) -> Iterator[Benc
     made = Bench(tmp_path, open_host("local"))
     yield made
     made.end_all()
+
+
+@pytest.fixture(scope="session")
+def login_node(_slurm_cluster: SlurmCluster) -> Iterator[OpenSSHServer]:
+    """An SSH server on which Slurm's commands work."""
+    require_sshd()
+    directory = Path(tempfile.mkdtemp(prefix="mqi-login-"))
+    server = OpenSSHServer(directory, environment=_slurm_cluster.environment)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)

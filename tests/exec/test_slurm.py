@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +20,8 @@ from mqi_ssh_exec.job_status import OVER
 from mqi_ssh_exec.lookout import lookout_of
 from mqi_ssh_exec.slurm import Slurm
 from servers.slurm import SlurmCluster
-from servers.sshd import require_sshd
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def login_node(_slurm_cluster: SlurmCluster) -> Iterator[OpenSSHServer]:
-    """An SSH server on which Slurm's commands work."""
-    require_sshd()
-    directory = Path(tempfile.mkdtemp(prefix="mqi-login-"))
-    server = OpenSSHServer(directory, environment=_slurm_cluster.environment)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
