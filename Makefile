@@ -2,7 +2,7 @@
 
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help demo test soak lint bench bench-aiida bench-store bench-transfer picture clean
+.PHONY: help demo test soak lint bench bench-aiida bench-store bench-scaling bench-transfer picture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   the measurements"
 	@echo "make bench-aiida  against AiiDA, which is installed below .bench for it"
 	@echo "make bench-store  a million cases in the state database, 10,000 that wait, 2,000,000 files; takes minutes and 6 GB in \$$TMPDIR"
+	@echo "make bench-scaling  the figures of docs/scaling.md: conductor, broker, bytes on the disk"
 	@echo "make bench-transfer  transfers beside sftp, scp, lftp, rclone and tar over ssh"
 	@echo "make picture draw docs/watch.svg, the picture in the README"
 	@echo "make clean   remove .venv and everything that was built"
@@ -41,6 +42,10 @@ bench-store: .venv/installed-tools
 	.venv/bin/python benchmarks/store.py
 	.venv/bin/python benchmarks/waiting.py
 	.venv/bin/python benchmarks/rescan.py
+
+bench-scaling: .venv/installed-tools
+	tests/servers/install
+	.venv/bin/python benchmarks/scaling.py
 
 bench-transfer: .venv/installed-tools
 	tests/servers/install

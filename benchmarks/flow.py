@@ -88,17 +88,23 @@ class Flow:
 
     def do(self, command: Command) -> None:
         """Accept a command, tell how far it is, and end it."""
+        for event in self.answers(command):
+            self._timed(lambda event=event: self.conductor.apply(event))  # type: ignore[misc]
+
+    def answers(self, command: Command) -> list[Event]:
+        """Return what a worker reports of a command: that it has it, how far it is, that it is done."""
         answers: list[tuple[EventKind, dict[str, Any]]] = [
             (EventKind.ACCEPTED, {}),
             (EventKind.PROGRESS, {"done": 1, "total": 3, "unit": "files"}),
             (EventKind.DONE, {"facts": {"files": 3}}),
         ]
-        for kind, data in answers:
-            event = Event(
+        return [
+            Event(
                 event_id(command.id, kind, 1), kind, "worker@here-1", time.time(), command.case, command.step,
                 command.part, command.attempt, command.turn, data,
-            )  # fmt: skip
-            self._timed(lambda event=event: self.conductor.apply(event))  # type: ignore[misc]
+            )
+            for kind, data in answers
+        ]  # fmt: skip
 
     def _timed(self, act: Callable[[], object]) -> None:
         began = self._clock()
