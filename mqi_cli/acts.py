@@ -85,9 +85,9 @@ class Acts:
     def _retry_parts(self, case: CaseRow, wanted: str) -> str:
         """Do failed parts again beside those that go on; a part that waits for its next try begins it now."""
         parts = self._ended(case, PartState.FAILED, PartState.CANCELLED)
+        parts += [part for part in self._store.parts.live_of_case(case.id) if part.waiting_for in ("time", "turn")]
         if wanted:
-            live = self._store.parts.live_of_case(case.id)
-            parts = [self._one_of(case, [*parts, *(p for p in live if p.waiting_for in ("time", "turn"))], wanted)]
+            parts = [self._one_of(case, parts, wanted)]
         for part in parts:
             if part.state in PART_LIVE:
                 self._conductor.dispatch.give_turn(part)
