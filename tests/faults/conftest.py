@@ -14,6 +14,13 @@ from mqi_cli.hosts.sshd import OpenSSHServer
 from servers.house import kept_on_failure
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the whole program more time than other tests get: each takes under a minute, but not on a machine that is busy."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 @pytest.fixture
 def plant(sshd: OpenSSHServer, request: pytest.FixtureRequest) -> Iterator[Plant]:
     """A plant that is not configured yet; its seed comes from the test's name."""

@@ -233,7 +233,7 @@ class Crew:
                 self.kill(name, signal.SIGCONT)
                 self.kill(name, signal.SIGTERM)
             for name in (each for each in names if each in self.running):
-                codes[name] = self.running[name].wait(20)
+                codes[name] = self.running[name].wait(60)
         self.running.clear()
         return codes
 

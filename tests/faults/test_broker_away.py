@@ -80,7 +80,9 @@ def test_no_delivery_is_held_while_a_transfer_or_a_run_takes_longer_than_the_bro
     plant: Plant, node: RabbitNode
 ) -> None:
     # RabbitMQ looks every `channel_tick_interval` for deliveries that are older than `consumer_timeout`.
-    node.ctl("eval", "[application:set_env(rabbit, K, 1000) || K <- [consumer_timeout, channel_tick_interval]].")
+    node.ctl(
+        "eval", "[application:set_env(rabbit, K, 1000) || K <- [consumer_timeout, channel_tick_interval]].", timeout=120
+    )
     try:
         assert_the_broker_ends_who_holds_a_delivery(plant, node)
         plant.configure(broker=plant.broker(node), seconds=6)
@@ -92,6 +94,7 @@ def test_no_delivery_is_held_while_a_transfer_or_a_run_takes_longer_than_the_bro
             "eval",
             "application:set_env(rabbit, consumer_timeout, 1800000), "
             "application:set_env(rabbit, channel_tick_interval, 60000).",
+            timeout=120,
         )
     check(plant)
     told = "\n".join(each.read_text(errors="replace") for each in plant.directory.glob("*.log"))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from faults.checker import check
 from faults.plant import Plant, crew
 from mqi_cli.crash_points import AT_VARIABLE, MARKS_VARIABLE, POINTS
 
 
-@pytest.mark.timeout(240)
 def test_dying_at_every_point_loses_and_repeats_nothing(plant: Plant, broker: str) -> None:
     plant.configure(broker=broker, seconds=0.5)
     plant.drop(3)

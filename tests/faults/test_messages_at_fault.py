@@ -32,7 +32,7 @@ POISON = {
     "wrong schema": (poison(attempt="one"), "attempt"),
     "unknown field": (poison(path="/etc/passwd"), "unknown fields"),
     "too large": (poison(data={"x": "y" * 70_000}), "limit"),
-    "much too large": (b" " * 17_000_000, "limit"),
+    "much too large": (b" " * 16_000_000, "limit"),
     "a command for the conductor": (b"", "a command, where an event"),
     "unknown case": (poison(), "no case"),
 }

@@ -14,7 +14,7 @@ from servers.house import wait_for
 @pytest.mark.parametrize(
     ("rounds", "cases"),
     [
-        pytest.param(20, 6, marks=pytest.mark.timeout(240)),
+        (20, 6),
         pytest.param(300, 80, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
     ids=["short", "long"],
