@@ -6,11 +6,37 @@ from collections.abc import Iterator
 
 from mqi_cli import Check, CheckContext, Completed, HostError, NoShell, Verdict
 from mqi_ssh_exec.helper import helper_text
+from mqi_ssh_exec.slurm import PREFIX, Slurm
 
 
 def check_hosts(ctx: CheckContext) -> list[Check]:
     """Check each host that a step `run` names."""
-    return [_check(ctx, name) for name in sorted(set(_run_hosts(ctx)))]
+    names = sorted(set(_run_hosts(ctx)))
+    checks = [_check(ctx, name) for name in names]
+    return checks + [check for name in names if (check := _check_queue(ctx, name)) is not None]
+
+
+def _check_queue(ctx: CheckContext, name: str) -> Check | None:
+    if ctx.host_config(name).scheduler != Slurm.name:
+        return None
+    title, slurm = f"slurm on {name}", Slurm()
+    calls = (slurm.look(), slurm.look_back([PREFIX]))
+    try:
+        answers = [ctx.host(name).run(call.argv, timeout=30.0) for call in calls if call]
+    except HostError as error:
+        return Check(title, Verdict.FAIL, error.what, error.hint or f"mqi host test {name}")
+    return read_queue(title, *answers)
+
+
+def read_queue(title: str, queue: Completed, past: Completed) -> Check:
+    """Say whether Slurm answers on a host, and whether it keeps accounts."""
+    slurm = Slurm()
+    if slurm.read_look(queue) is None:
+        return Check(title, Verdict.FAIL, "squeue gives no answer there", "log in there and try: squeue --me")
+    if slurm.read_look_back(past) is None:
+        text = "squeue answers, sacct does not: how a job ended is only known while squeue lists it (MinJobAge)"
+        return Check(title, Verdict.OK, text)
+    return Check(title, Verdict.OK, "squeue and sacct answer")
 
 
 def _run_hosts(ctx: CheckContext) -> Iterator[str]:

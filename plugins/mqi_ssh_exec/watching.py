@@ -73,6 +73,7 @@ def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]
         "processes": status.processes if status.state not in OVER else None,
         "exit_code": status.code,
         "reason": status.reason,
+        "queue_id": status.sent,
         "started": status.started,
         "ended": status.ended,
         "seconds": status.seconds,
@@ -105,6 +106,8 @@ def _said(ctx: StageContext) -> str:
 def _say_state(status: JobStatus) -> str:
     if status.asked and status.state is JobState.RUNNING:
         return f"ending ({status.asked})"
+    if status.state is JobState.QUEUED and status.waits_for not in ("", "None"):
+        return f"queued ({status.waits_for})"
     if status.state is JobState.FINISHED:
         return "finished" if status.reason == "exit" else f"finished ({status.reason})"
     return {JobState.NONE: "not begun", JobState.CLAIMED: "not begun"}.get(status.state, str(status.state))
@@ -212,19 +215,25 @@ def _declare_gone(ctx: StageContext, job: Job, status: JobStatus, confirmed: Cal
         say(f"attempt {job.place.attempt} counts as lost; a new one may begin")
 
 
-def _end(ctx: StageContext, job: Job, elapsed: Callable[[], float]) -> None:
+def _end(
+    ctx: StageContext, job: Job, elapsed: Callable[[], float], pause: Callable[[float], None] = time.sleep
+) -> None:
     grace = grace_of(ctx)
     begun = elapsed()
     while True:
         status = job.kill(grace=grace, reason="operator", wait=2)
+        if status.state is JobState.ENDED and status.reason != "node":
+            status = job.settle("operator")  # its queue has ended it, and its runner had no time to write that down
         if status.state in OVER:
             say(f"ended: nothing of attempt {job.place.attempt} runs on {ctx.host.name}")
             return
-        if status.state is JobState.UNKNOWN:
+        if status.state in _OUT_OF_SIGHT:
             raise CaseError(
                 f"the run was started on {status.node or 'another machine'} and can't be ended from {ctx.host.name}",
                 hint=f"log in there and end process {status.pid}; if that machine is no more: --gone",
             )
+        if status.sent:
+            pause(1.0)  # a queue answers at once, and takes its time
         if elapsed() - begun > grace + _KILL_PATIENCE:
             raise CaseError(
                 f"{status.processes} processes of the run survive on {ctx.host.name}, though they were ended by force",

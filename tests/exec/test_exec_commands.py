@@ -32,14 +32,14 @@ COMMAND = (
 class CommandLine:
     """A case and the command `mqi`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, config: str = "") -> None:
         self.directory = directory
         self.go = directory / "go"
         self.far = directory / "far"
         case = directory / "incoming" / "Meier_Anna"
         case.mkdir(parents=True)
         (case / "a.ptn").write_text("x")
-        config = CONFIG.format(far=self.far, command=COMMAND.replace("{go}", str(self.go)))
+        config = config or CONFIG.format(far=self.far, command=COMMAND.replace("{go}", str(self.go)))
         (directory / "mqi.yaml").write_text(config)
         self.mqi("case", "add", str(case))
 

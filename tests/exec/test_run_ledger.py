@@ -25,7 +25,7 @@ from mqi_ssh_exec.direct import Direct
 from mqi_ssh_exec.slurm import Slurm
 from servers.proxy import TcpProxy
 
-FAULTS = 20
+FAULTS = 12
 MANY_FAULTS = 200
 
 # Whatever the command starts holds the lock while it lives. The ledger is on the disk before the work begins.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +246,27 @@ def test_a_run_goes_on_when_slurmd_is_killed(queue: Bench, slurm: SlurmCluster) 
     (queue.directory / "go").touch()
     done = queue.drive(ctx, within=40)[0]
     assert done.facts["exit_code"] == 0 and lines_of(queue.ledger) == ["begun"]
+
+
+def test_a_job_that_is_ended_by_force_with_its_runner_is_lost_not_done(queue: Bench) -> None:
+    ctx = long_run(queue, outputs=["dose"])
+    begun(queue, ctx)
+    for pid in queue.living():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RetryLater, match="it left no record of its end"):
+        queue.drive(ctx)
+
+
+def test_a_cancel_that_races_with_the_end_has_one_outcome(queue: Bench) -> None:
+    for number in range(3):
+        ctx = queue.context(f"echo begun >>{queue.ledger}; sleep 0.{number}", name=f"race{number}")
+        begun(queue, ctx)
+        queue.ledger.unlink()
+        queue.drive(ctx, cancel=True)
+        status = queue.job(ctx).status()
+        assert status.state in OVER and status.reason in ("exit", "cancelled")
+        assert queue.job(ctx).status() == replace(status, now=queue.job(ctx).status().now)
 
 
 @pytest.mark.soak  # Slurm looks at its time limits once in half a minute
