@@ -130,7 +130,7 @@ def test_a_key_that_the_server_takes_no_longer_stops_the_turns_and_not_the_run(
     with pytest.raises(HostRefused):
         bench.turn(ctx)
     keys.write_text(kept)
-    bench.host = host_through(own_sshd, tmp_path)  # the old one remembers for minutes that it was refused
+    ctx.host = bench.host = host_through(own_sshd, tmp_path)  # the old one remembers for minutes that it was refused
     (tmp_path / "go").touch()
     assert isinstance(bench.drive(ctx)[0], Done) and lines_of(bench.ledger) == ["start"]
     bench.host.close()
