@@ -11,6 +11,7 @@ from mqi_cli import (
     CaseCleared,
     CaseState,
     CaseView,
+    Files,
     Host,
     HostError,
     Patrol,
@@ -23,6 +24,7 @@ from mqi_curator.config import CuratorSection
 
 _ARCHIVE = "archive"  # the stage after which nothing on the host is needed any more
 _REMOVED = "removed-"
+_OURS = frozenset({"input", "work"})  # and what begins with a dot
 _CLEAR_EVERY = 600.0  # seconds
 
 
@@ -79,11 +81,20 @@ def survey(
             if not KEY_PATTERN.match(entry.name) or not entry.is_dir:
                 continue
             found = judge(entry.name, find(entry.name), host.name, workflows)
+            if isinstance(found, Removable) and (foreign := _foreign(files, host, entry.name)):
+                things = "1 thing" if foreign == 1 else f"{foreign} things"
+                found = Kept(entry.name, f"{found.reason}, but {things} in it did not come from mqi")
             if isinstance(found, Removable):
                 removable.append(found)
             else:
                 kept.append(found)
     return removable, kept
+
+
+def _foreign(files: Files, host: Host, key: str) -> int:
+    """Count what lies in a case's directory beside what mqi puts there: somebody's notes are not ours to remove."""
+    names = [entry.name for entry in files.listing(RemoteLayout(host.base_dir, key).root)]
+    return sum(name not in _OURS and not name.startswith(".") for name in names)
 
 
 def remove(host: Host, key: str) -> None:

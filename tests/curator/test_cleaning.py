@@ -297,3 +297,17 @@ def test_a_removal_that_is_killed_half_way_is_finished_and_touches_nothing_else(
     assert patrol.go() == sorted(KEYS[1:])
     assert list((base / ".mqi").iterdir()) == []
     assert all((base / key / "input" / "a.ptn").exists() for key in KEYS[1:])
+
+
+def test_a_directory_in_which_somebody_else_keeps_something_stays(host: LocalHost) -> None:
+    root = Path(host.base_dir) / KEYS[0]
+    (root / "work").mkdir()
+    (root / ".parts").mkdir()
+    cases = {KEYS[0]: case(KEYS[0], CaseState.CANCELLED)}
+    assert [each.key for each in survey(host, cases.get, FILED)[0]] == [KEYS[0]]
+
+    (root / "notes.txt").write_text("look at field 2 again")
+
+    removable, kept = survey(host, cases.get, FILED)
+    assert removable == []
+    assert kept[0].reason == "cancelled, but 1 thing in it did not come from mqi"
