@@ -21,6 +21,7 @@ from mqi_cli.broker.amqp.line import DEAD, RETRY_FIRST, Line
 from mqi_cli.broker.amqp.login import read_login
 from mqi_cli.broker.amqp.post import Post
 from mqi_cli.broker.amqp.refusals import REACH_HINT
+from mqi_cli.broker.amqp.window import Window
 from mqi_cli.broker.base import DELIVERY_LIMIT, DeadLetter, Delivery, LaneDepth, Outgoing
 from mqi_cli.clock import Clock
 from mqi_cli.config.model import BrokerSection
@@ -60,7 +61,7 @@ class RabbitBroker:
         # The rest belongs to the I/O thread.
         self._publishing = Line(self._login, "publishes", spread)
         self._taking = Line(self._login, "takes", spread)
-        self._posts: dict[str, Post] = {}
+        self._posts: dict[str, Post | Window] = {}
         self._posting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
@@ -203,14 +204,19 @@ class RabbitBroker:
 
     async def _take_many(self, lane: str, timeout: float, most: int) -> list[Arrival]:
         first = await self._take(lane, timeout)
-        arrivals = [first] if first else []
+        if first is None:
+            return []
+        window = self._posts.get(lane)
+        if isinstance(window, Window):
+            return [first, *(window.more(most - 1) if window.channel is first.channel else ())]
+        arrivals = [first]
         # a message that was taken already must not be lost to a broken connection: it comes again by itself
         with contextlib.suppress(BrokerUnreachable):
-            while first and len(arrivals) < most and (following := await first.channel.get(self._queue(lane))):
+            while len(arrivals) < most and (following := await first.channel.get(self._queue(lane))):
                 arrivals.append(following)
         return arrivals
 
-    async def _post_in_time(self, lane: str, deadline: float) -> Post:
+    async def _post_in_time(self, lane: str, deadline: float) -> Post | Window:
         try:
             async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + PATIENCE_SECONDS)):
                 return await self._post(lane)
@@ -221,7 +227,7 @@ class RabbitBroker:
         if self._sole:
             await self._taking.claim(f"{self._queue(self._sole)}.taker")
 
-    async def _post(self, lane: str) -> Post:
+    async def _post(self, lane: str) -> Post | Window:
         queue = self._queue(lane)
         await self._claim()
         await self._taking.declare(queue)
@@ -231,7 +237,8 @@ class RabbitBroker:
             if post is None or post.channel.ended or post.is_stale:
                 if post is not None:
                     self._later(post.close())
-                post = self._posts[lane] = Post(queue, await connection.channel())
+                kind = Window if lane == self._sole else Post
+                post = self._posts[lane] = kind(queue, await connection.channel())
             return post
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:

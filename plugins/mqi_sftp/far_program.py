@@ -104,7 +104,7 @@ fi
 read -r answer || exit 0
 [ "$answer" = good ] && { rm -rf -- $old; exit 0; }
 [ "$answer" = go ] || exit 0
-mkdir "$mine" && mkdir "$notes" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
+mkdir "$mine" "$notes" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
 while read -r answer size more; do
     case $answer in keep|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
@@ -127,7 +127,7 @@ case $base in .taken-*) rm -rf -- "$base";; esac
 tar -x -o -b 256 -f - || { say "failed tar"; exit 0; }
 [ -e "$notes/expected" ] || { say 'failed cut'; exit 0; }
 say proving
-( cd "$mine" && { find . -mindepth 1 ! -type f -printf '%y %p\n'; hashes; } | sort > "../$notes/found" )
+( cd "$mine" && { find . -mindepth 1 ! -type f -printf '%y %p\n'; find . -type f -print0 | xargs -0 -r $hash; } | sort > "../$notes/found" )
 if ! cmp -s "$notes/found" "$notes/expected"; then
     say "differs $(comm -13 "$notes/found" "$notes/expected" | wc -l) $(comm -23 "$notes/found" "$notes/expected" | wc -l)"
     # what was taken over meanwhile has come to life again under its old name
@@ -142,7 +142,7 @@ else
     mv -T "$mine" input || { say 'failed mv'; exit 0; }
 fi
 sync -d . || sync
-say "done $($hash < "$notes/found" | cut -c 1-64)"
+sum=$($hash < "$notes/found"); say "done ${sum%% *}"
 rm -rf -- $old ".replaced-$fence" ".taken-$fence" "$notes"
 """
 )

@@ -81,6 +81,10 @@ class Channel:
         self._pika.add_callback(self._on_get_empty, [pika.spec.Basic.GetEmpty], one_shot=False)
         await self._call(self._pika.basic_qos, prefetch_count=1)
 
+    async def push_ahead(self, count: int) -> None:
+        """Have so many messages delivered before the first of them is settled, to the consumers that begin from now on."""
+        await self._call(self._pika.basic_qos, prefetch_count=count)
+
     async def declare(self, queue: str, arguments: Mapping[str, Any]) -> int:
         """Make sure of a durable queue and return how many of its messages wait to be taken.
 
