@@ -75,10 +75,7 @@ class Told(list[Any]):
 def test_a_turn_tells_how_far_the_run_is(bench: Bench) -> None:
     ctx = bench.context("seq -f 'batch %g of 8' 5; sleep 30", progress=BATCHES)
     ctx.progress = told = Told()  # type: ignore[method-assign,assignment]
-    for _ in range(100):
-        assert isinstance(bench.turn(ctx), Wait)
-        if told:
-            break
+    until(lambda: isinstance(bench.turn(ctx), Wait) and told)
 
     assert told[-1] == (5, 8, "")
     bench.drive(ctx, cancel=True)
@@ -88,15 +85,19 @@ def test_only_the_end_of_a_long_log_is_read(local_bench: Bench) -> None:
     ctx = local_bench.context("echo batch 1 of 2; head -c 200000 /dev/zero | tr '\\0' x; sleep 30", progress=BATCHES)
     ctx.progress = told = Told()  # type: ignore[method-assign,assignment]
     local_bench.turn(ctx)
-    for _ in range(100):
-        if local_bench.job(ctx).status().log_bytes > 200000:
-            break
+    until(lambda: local_bench.job(ctx).status().log_bytes > 200000)
     told.clear()
 
     local_bench.turn(ctx)
 
     assert not told
     local_bench.drive(ctx, cancel=True)
+
+
+def steps(line: CommandLine) -> list[dict[str, Any]]:
+    """Return what `mqi case show` says of each step."""
+    found: list[dict[str, Any]] = json.loads(line.mqi("case", "show", "Meier", "--json"))["steps"]
+    return found
 
 
 def test_status_and_the_case_show_how_far_it_is(line: CommandLine) -> None:
@@ -107,11 +108,8 @@ def test_status_and_the_case_show_how_far_it_is(line: CommandLine) -> None:
     config.write_text(config.read_text().replace("echo line $i;", "echo line $i of 5;"))
     by_hand = line.start("exec", "run", "Meier")
     try:
-        for _ in range(200):
-            shown = json.loads(line.mqi("case", "show", "Meier", "--json"))
-            if any(step["progress"] for step in shown["steps"]):
-                break
-        assert shown["steps"][-1]["progress"] == "(5 of 5, 100 %)"
+        until(lambda: any(step["progress"] for step in steps(line)), within=60.0)
+        assert steps(line)[-1]["progress"] == "(5 of 5, 100 %)"
         assert line.status()["progress"] == "5 of 5"
         assert "5 of 5, 100 %" in line.mqi("case", "why", "Meier")
     finally:
