@@ -452,11 +452,18 @@ def _settings(examples: int, steps: int, *, fixed: bool) -> settings:
     )  # fmt: skip
 
 
-TestOverAList = OverAList.TestCase
-TestOverAList.settings = _settings(40, 50, fixed=True)
+@pytest.mark.timeout(600)
+class TestOverAList(OverAList.TestCase):  # type: ignore[misc,name-defined]
+    """The same examples each time, few enough for every change."""
 
-TestOverTheEmbeddedQueue = OverTheEmbeddedQueue.TestCase
-TestOverTheEmbeddedQueue.settings = _settings(8, 40, fixed=True)
+    settings = _settings(30, 50, fixed=True)
+
+
+@pytest.mark.timeout(600)
+class TestOverTheEmbeddedQueue(OverTheEmbeddedQueue.TestCase):  # type: ignore[misc,name-defined]
+    """The same examples each time, few enough for every change."""
+
+    settings = _settings(6, 40, fixed=True)
 
 
 @pytest.mark.soak
