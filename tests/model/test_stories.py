@@ -1,0 +1,88 @@
+"""Stories that the machine of random acts must never miss, each told with a conductor that dies at the same durable point of every act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from model.test_conductor_model import ConductorMachine, OverAList
+
+Act = Callable[[ConductorMachine, int | None], None]
+
+
+def cases(*reached: int) -> Act:
+    """Let cases come, and go well for so many turns each."""
+    return lambda machine, crash: machine.cases_have_come(list(reached))
+
+
+def turn(how: str, *, of: int = 0) -> Act:
+    """Let a worker take the command of a lane, and its turn end so."""
+    return lambda machine, crash: machine.a_whole_turn(of, how, crash)
+
+
+def taken(machine: ConductorMachine, crash: int | None) -> None:
+    """Let a worker take a command, and its report of that come."""
+    machine.a_worker_takes(0, "")
+    machine.a_report_comes(0, crash)
+
+
+def mishap(what: str) -> Act:
+    """Let something go wrong."""
+    return lambda machine, crash: machine.a_mishap(what, 0, crash)
+
+
+def operator(act: str, *, number: int = 0) -> Act:
+    """Let the operator act on a case."""
+    return lambda machine, crash: machine.the_operator_acts(act, number, crash)
+
+
+def switch(what: str, *, off: bool) -> Act:
+    """Let the operator drain, pause the host or hold a GPU, or end that."""
+    return lambda machine, crash: machine.the_operator_switches(what, off)
+
+
+def passing(seconds: int) -> Act:
+    """Let time pass."""
+    return lambda machine, crash: machine.time_passes(seconds, crash)
+
+
+def work(machine: ConductorMachine, crash: int | None) -> None:
+    """Let everybody work on."""
+    if machine.lanes():
+        machine.work_goes_on(False)
+
+
+STORIES: dict[str, list[Act]] = {
+    "a bug while it runs keeps the GPU until a retry ended the run": [
+        cases(1, 1), turn("bug"), passing(6), operator("retry"), operator("retry", number=1), work, passing(6), work,
+    ],
+    "a bug, then a cancel ends the run": [cases(1), turn("bug"), operator("cancel"), work, operator("rerun"), work, work],
+    "a cancel waits until the run is proven dead": [cases(2), operator("cancel"), passing(6), work, operator("rerun")],
+    "three cases for two jobs and two GPUs": [cases(1, 1, 1), work, passing(6), work, mishap("a lane is purged"), passing(61)],
+    "a host that is down uses up nobody's tries": [
+        cases(0, 0), turn("host down"), turn("host down"), passing(25), turn("host down"), passing(61), work,
+    ],
+    "the third failure holds the case": [
+        cases(0), turn("retry"), passing(25), turn("retry"), passing(61), turn("retry"), operator("retry"), work,
+    ],
+    "a worker dies after its work and could not say so": [
+        cases(1), taken, mishap("a worker dies after its work"), passing(61), work, mishap("a report comes again"),
+    ],
+    "a drain keeps new work back": [switch("drain", off=True), cases(0), passing(6), switch("drain", off=False), work],
+    "a paused case begins nothing": [cases(0), operator("pause"), work, passing(6), operator("resume"), work],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crash", [None, 0, 1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("story", STORIES)
+def test_a_conductor_that_dies_anywhere_in_a_story_ends_it_like_one_that_lives(story: str, crash: int | None) -> None:
+    machine = OverAList()
+    try:
+        for act in STORIES[story]:
+            act(machine, crash)
+            machine.every_case_is_where_the_model_has_it()
+            machine.every_promise_holds()
+        machine.everything_goes_well()
+    finally:
+        machine.world.close()
