@@ -29,8 +29,14 @@ class QueueLook:
     past: Mapping[str, Queued] | None = None
 
     def find(self, tag: str) -> Queued | None:
-        """Return a run; what lives goes before what is past."""
-        return (self.known or {}).get(tag) or (self.past or {}).get(tag)
+        """Return a run: as the queue has it now, else how it ended by the records of the past.
+
+        What those call running and the queue does not know was lost by the queue itself: it is absent.
+        """
+        if self.known is not None and tag in self.known:
+            return self.known[tag]
+        past = (self.past or {}).get(tag)
+        return past if past is not None and (self.known is None or past.state not in LIVE) else None
 
 
 def asks_queue(status: JobStatus) -> bool:

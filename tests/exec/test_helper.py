@@ -308,3 +308,19 @@ def test_a_file_system_without_space_for_the_log_does_not_stop_the_run(far_side:
     program = subprocess.run(limited, input=call.stdin, capture_output=True, env=far_side.environment, timeout=60)
     status = read_report(program.stdout.decode())
     assert (status.state, status.code, status.log_complete) == (JobState.FINISHED, 0, False)
+
+
+def test_the_beginning_and_the_end_are_written_down_with_all_that_identifies_the_run(one_side: FarSide) -> None:
+    one_side.submit("sleep 0.3; exit 5", time_limit=60)
+    pid = one_side.runner()
+    begun = dict(line.split("=", 1) for line in (one_side.records() / "started").read_text().splitlines())
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    assert (begun["group"], begun["start"]) == (stat[2], stat[19])
+    assert begun["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert begun["node"] == os.uname().nodename and begun["at"].isdigit() and begun["space"].startswith("pid:")
+    until(lambda: (one_side.records() / "exit").exists())
+    ended = dict(line.split("=", 1) for line in (one_side.records() / "exit").read_text().splitlines() if "=" in line)
+    assert (ended["reason"], ended["code"]) == ("exit", "5") and ended["ended"].isdigit() and "cpu" in ended
+    if Path("/usr/bin/time").exists():
+        assert int(ended["memory"]) > 0
+    assert not list(one_side.records().glob("*.tmp"))

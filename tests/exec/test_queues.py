@@ -55,12 +55,12 @@ def test_a_queue_that_gives_no_answer_is_not_an_empty_one() -> None:
 
 def test_the_accounting_is_read_where_there_is_one() -> None:
     # sacct 22.05 --parsable2 --allocations --format=JobIDRaw,JobName,State,NodeList,ExitCode
-    past = SLURM.read_look_back(
-        said(f"14|{TAG}|CANCELLED by 1000|node1|0:15\n15|{OTHER}|NODE_FAIL|None assigned|0:0\n")
-    )
+    past = SLURM.read_look_back(said(f"14|{TAG}|CANCELLED by 0|None assigned|0:0\n15|{OTHER}|NODE_FAIL|node1|0:0\n"))
     assert past is not None
     assert (past[TAG].state, past[TAG].word) == (QueueState.CANCELLED, "CANCELLED")
-    assert past[OTHER].state is QueueState.NODE and past[OTHER].node == ""
+    assert past[OTHER].state is QueueState.NODE and (past[TAG].node, past[OTHER].node) == ("", "node1")
+    refused = "sacct: error: Problem talking to the database: Connection refused"
+    assert SLURM.read_look_back(said("", 1, refused)) is None
     assert SLURM.read_look_back(said("", 1, "Slurm accounting storage is disabled")) is None
     assert SLURM.read_look_back(said("")) == {}
 
@@ -154,6 +154,12 @@ def test_unknown_stays_unknown_while_the_queue_is_silent_and_absent_is_not_over(
     assert with_queue(BEGUN, QueueLook({}), TAG).state is JobState.ABSENT
     past = QueueLook({}, {TAG: Queued("14", TAG, QueueState.TIMEOUT, "TIMEOUT")})
     assert with_queue(BEGUN, past, TAG).reason == "timeout"
+
+
+def test_what_only_the_accounting_calls_running_is_absent() -> None:
+    runaway = {TAG: Queued("14", TAG, QueueState.RUNNING, "RUNNING")}
+    assert with_queue(BEGUN, QueueLook({}, runaway), TAG).state is JobState.ABSENT
+    assert with_queue(BEGUN, QueueLook(None, runaway), TAG).state is JobState.RUNNING  # the queue itself is silent
 
 
 def test_the_queue_never_overrules_a_record() -> None:

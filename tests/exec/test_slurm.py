@@ -298,6 +298,28 @@ def test_a_node_that_fails_gives_a_new_attempt_only_once_it_is_back(queue: Bench
     until(lambda: queue.drive_once(second) and len(lines_of(queue.ledger)) == 2, within=40, what="it begins anew")
 
 
+@pytest.mark.soak  # it starts a database
+def test_with_accounting_an_end_is_known_that_the_controller_has_forgotten(
+    tmp_path: Path, slurm_with_accounts: SlurmCluster, own_sshd: OpenSSHServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = slurm_with_accounts
+    for name in ("SETTLE_FOR", "LOOK_AGAIN"):
+        monkeypatch.setattr(doubt, name, 0.5)
+    own_sshd.environment |= slurm.environment
+    own_sshd.start()
+    (tmp_path / "far").mkdir()
+    host = SshHost("far", own_sshd.host_section(base_dir=str(tmp_path / "far"), scheduler="slurm"), tmp_path)
+    queue = Bench(tmp_path, host, Slurm())
+    ctx = long_run(queue, partition="closed")
+    waits_until(queue, ctx, "PartitionDown")
+    slurm.call("scancel", f"--name={queue.job(ctx).tag}")
+    until(lambda: not slurm.jobs(), within=60, what="the controller forgets the job")
+    lookout_of(host).forget(queue.job(ctx).place)
+    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+        queue.drive(ctx)
+    host.close()
+
+
 @pytest.mark.soak  # each waits until Slurm itself gives the node up, and takes it back
 def test_absent_is_unknown_for_ten_minutes(queue: Bench, slurm: SlurmCluster) -> None:
     ctx = failed_node(queue, slurm)

@@ -33,8 +33,10 @@ _SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/
 class SlurmCluster:
     """One controller and one node. `environment` is what its commands need."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, accounting: bool = False) -> None:
         self.directory = directory
+        self._accounts = [free_port(), free_port()] if accounting else []
+        self._books: list[subprocess.Popen[bytes]] = []
         self.mark = secrets.token_hex(8)
         self.conf = directory / "slurm.conf"
         self.apart = os.geteuid() == 0
@@ -60,6 +62,8 @@ class SlurmCluster:
                 f"--seed-file={munge / 'seed'}",
             )  # fmt: skip
             _wait((munge / "socket").exists, "munged")
+        if self._accounts and not self._books:
+            self._open_books()
         self.start_controller()
         self.start_node()
         _wait(self._ready, "the node", on_failure=self._logs)
@@ -121,7 +125,7 @@ class SlurmCluster:
 
     def close(self) -> None:
         """End all of it, its jobs among it, and remove its files."""
-        for each in (self._slurmd, self._controller, self._munged):
+        for each in (self._slurmd, self._controller, *self._books, self._munged):
             _ended(each)
         end = time.monotonic() + START_LIMIT
         while pids := self._marked():
@@ -148,7 +152,7 @@ class SlurmCluster:
             "StateSaveLocation": at / "state", "SlurmdSpoolDir": at / "spool", "SlurmctldPidFile": at / "controller.pid",
             "SlurmdPidFile": at / "slurmd.pid", "SlurmctldLogFile": at / "controller.log",
             "SlurmdLogFile": at / "slurmd.log", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none",
-            "JobAcctGatherType": "jobacct_gather/none", "AccountingStorageType": "accounting_storage/none",
+            "JobAcctGatherType": "jobacct_gather/none",
             "MpiDefault": "none", "SwitchType": "switch/none", "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_Core_Memory", "SchedulerType": "sched/builtin", "SlurmdParameters": "config_overrides",
             "SchedulerParameters": "sched_interval=1,batch_sched_delay=0,sched_min_interval=10000",
@@ -163,7 +167,45 @@ class SlurmCluster:
             + f"PartitionName=brief Nodes={self.node} MaxTime=1 DefaultTime=1 State=UP\n"
             + f"PartitionName=closed Nodes={self.node} State=DOWN\n"
         )
+        if self._accounts:
+            with self.conf.open("a") as conf:
+                conf.write(
+                    f"AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+                    f"AccountingStoragePort={self._accounts[0]}\nAccountingStoragePass={at / 'munge' / 'socket'}\n"
+                )
         (at / "gres.conf").write_text(f"NodeName={self.node} Name=gpu File={at}/gpu/gpu[0-1]\n")
+
+    def _open_books(self) -> None:
+        """Start a MariaDB and slurmdbd, and tell it of this cluster."""
+        at, (port, database_port), user = self.directory, self._accounts, getpass.getuser()
+        data, sock = at / "database", at / "database.sock"
+        argv = ("mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={user}", "--skip-test-db")
+        subprocess.run([*argv, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
+        self._books.append(
+            self._run(
+                "mariadbd", "--no-defaults", f"--user={user}", f"--datadir={data}", f"--socket={sock}",
+                f"--port={database_port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=32M",
+            )
+        )  # fmt: skip
+        grant = "create user s@'127.0.0.1' identified by 's'; grant all on accounts.* to s@'127.0.0.1'"
+        client = ("mariadb", "--no-defaults", f"--socket={sock}", "-u", "root", "-e")
+        _wait(lambda: sock.exists() and self._does(*client, "select 1"), "MariaDB", on_failure=self._logs)
+        assert self._does(*client, f"create database accounts; {grant}")
+        conf = at / "slurmdbd.conf"
+        conf.write_text(
+            f"AuthType=auth/munge\nAuthInfo=socket={at / 'munge' / 'socket'}\nDbdHost=localhost\nDbdAddr=127.0.0.1\n"
+            f"DbdPort={port}\nSlurmUser={user}\nStorageType=accounting_storage/mysql\nStorageHost=127.0.0.1\n"
+            f"StoragePort={database_port}\nStorageUser=s\nStoragePass=s\nStorageLoc=accounts\nPidFile={at / 'dbd.pid'}\n"
+        )
+        conf.chmod(0o600)
+        self._books.append(self._run("slurmdbd", "-D"))
+        _wait(lambda: self._does("sacctmgr", "-n", "show", "cluster"), "slurmdbd", on_failure=self._logs)
+        self.call("sacctmgr", "-i", "add", "cluster", "mqi")
+
+    def _does(self, *argv: str) -> bool:
+        return (
+            subprocess.run(argv, env=self._environment(), capture_output=True, timeout=60, check=False).returncode == 0
+        )
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": _SEARCH, "HOME": str(self.directory), "LANG": "C.UTF-8", **self.environment}
@@ -236,6 +278,21 @@ def _slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCl
         if shutil.which(program, path=_SEARCH) is None:
             missing("Slurm", package="slurm-wlm and munge")
     cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def slurm_with_accounts(tmp_path: Path) -> Iterator[SlurmCluster]:
+    """A Slurm of this test alone, with accounting. Needs slurmdbd and MariaDB, which tests/servers/install leaves out."""
+    for program in ("slurmdbd", "mariadbd", "mariadb-install-db", "slurmctld", "slurmd", "munged"):
+        if shutil.which(program, path=_SEARCH) is None:
+            pytest.skip(f"{program} is not installed (packages slurmdbd and mariadb-server)")
+    (tmp_path / "slurm").mkdir()
+    cluster = SlurmCluster(tmp_path / "slurm", accounting=True)
     try:
         cluster.start()
         yield cluster
