@@ -146,7 +146,9 @@ bench.origin = ""
 import mqi_sftp.upload, mqi_sftp.download  # a worker has loaded them
 began = time.perf_counter()
 case = bench.case(fingerprint=fingerprint)
-done = (UPLOAD if way == "up" else DOWNLOAD).run(case, bench.context("upload" if way == "up" else "download"))
+ctx = bench.context("upload" if way == "up" else "download")
+ctx.progress = lambda done, total, unit, *, detail="": None
+done = (UPLOAD if way == "up" else DOWNLOAD).run(case, ctx)
 seconds = time.perf_counter() - began
 host.close()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -82,6 +82,7 @@ _FACE = {
     "parse_checksums": "manifest",
     "snapshot": "manifest",
     "survey": "manifest",
+    "unchanged": "manifest",
     "Duration": "config.values",
     "Size": "config.values",
     "LocalPath": "config.values",
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import parse_checksums as parse_checksums
     from mqi_cli.manifest import snapshot as snapshot
     from mqi_cli.manifest import survey as survey
+    from mqi_cli.manifest import unchanged as unchanged
     from mqi_cli.message import MAX_PARTS as MAX_PARTS
     from mqi_cli.message import Earlier as Earlier
     from mqi_cli.message import GpuLease as GpuLease

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Unfit(ValueError):
         self.entries = entries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A regular file or a directory below the case. `path` is relative, with `/`; `mtime_ns` and `inode` are this machine's."""
 
@@ -38,7 +38,7 @@ class Entry:
     is_dir: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestFile:
     """One file of a manifest, proven by its SHA-256 (64 hex digits)."""
 
@@ -87,6 +87,25 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
     not UTF-8, unreadable directories, more than `max_entries`. A vanished entry is passed over: the next look tells.
     """
     entries: list[Entry] = []
+    for entry in _surveyed(directory):
+        entries.append(entry)
+        if len(entries) > max_entries:
+            raise Unfit(f"more than {max_entries} entries")
+    entries.sort(key=lambda each: each.path)
+    return entries
+
+
+def unchanged(directory: Path, entries: list[Entry]) -> bool:
+    """Look again, without holding a second list: True when all is as it was listed. Raises `Unfit`, `OSError`."""
+    return _sum(_surveyed(directory)) == _sum(entries)
+
+
+def _sum(entries: Iterable[Entry]) -> int:
+    """Hash a listing whatever its order."""
+    return sum(int.from_bytes(hashlib.sha256(_seen(each)).digest()[:16]) for each in entries)
+
+
+def _surveyed(directory: Path) -> Iterator[Entry]:
     unfit: dict[str, list[str]] = {}
     device = directory.stat().st_dev
     for entry in _walk(directory, "", unfit):
@@ -96,14 +115,10 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
         if is_dir and item_device != device:
             unfit.setdefault("other file systems", []).append(relative)
             continue
-        entries.append(Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir))
-        if len(entries) > max_entries:
-            raise Unfit(f"more than {max_entries} entries")
+        yield Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir)
     if unfit:
         counted = ", ".join(_counted(len(paths), what) for what, paths in sorted(unfit.items()))
         raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
-    entries.sort(key=lambda each: each.path)
-    return entries
 
 
 def _walk(
@@ -167,10 +182,14 @@ def snapshot(entries: list[Entry]) -> str:
     """Hash what `survey` saw (path, size, mtime, inode): two equal snapshots mean that nothing was written in between."""
     digest = hashlib.sha256()
     for each in entries:
-        kind = "d" if each.is_dir else "f"
-        size = 0 if each.is_dir else each.size  # a directory's size is the file system's own business
-        digest.update(f"{kind} {size} {each.mtime_ns} {each.inode} {each.path}\0".encode())
+        digest.update(_seen(each))
     return digest.hexdigest()
+
+
+def _seen(entry: Entry) -> bytes:
+    kind = "d" if entry.is_dir else "f"
+    size = 0 if entry.is_dir else entry.size  # a directory's size is the file system's own business
+    return f"{kind} {size} {entry.mtime_ns} {entry.inode} {entry.path}\0".encode()
 
 
 def empty_directories(entries: list[Entry]) -> tuple[str, ...]:
@@ -200,7 +219,7 @@ def build_manifest(
         for each in seen
         if not each.is_dir
     ]
-    if snapshot(survey(directory)) != snapshot(seen):
+    if not unchanged(directory, seen):
         raise Unfit("it changed while it was read")
     return Manifest(tuple(files), empty_directories(seen))
 

@@ -7,10 +7,12 @@ line: it would show in the far side's process list.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from heapq import merge
 from typing import TYPE_CHECKING
 
 from mqi_cli import HostFault, HostFull, Manifest, Process, Space
@@ -91,13 +93,13 @@ if [ "$wanted" != - ] && [ -d input ] && grep -qs "\"fingerprint\": \"$wanted\""
 elif [ -n "$base" ]; then
     case $base in .incoming-*) # from here on every path that an earlier owner knows leads nowhere
         for each in .receiving-*-*; do
-            read -r pid 2>/dev/null < "$each/pid" && grep -qs mqi-receive "/proc/$pid/cmdline" && kill -9 -- "-$pid"
+            read -r pid 2>/dev/null < "$each/pid" && grep -qs mqi-receive "/proc/$pid/cmdline" && kill -9 "-$pid" 2>/dev/null
         done
         rm -rf -- .receiving-*-* ".taken-$fence"; mv -T "$base" ".taken-$fence" && base=.taken-$fence;;
     esac
     say base; inventory "$base"
 elif [ -d input ]; then
-    base=input; say base; inventory input
+    base=input; say old; inventory input
 else
     say fresh
 fi
@@ -106,13 +108,14 @@ read -r answer || exit 0
 [ "$answer" = go ] || exit 0
 mkdir "$mine" "$notes" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
 while read -r answer size more; do
-    case $answer in keep|stream) ;; *) IFS= read -r path || exit 0;; esac
+    case $answer in keep|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
-    keep) # the files that are right already: linked from what an earlier turn left, copied from an input in use
+    drop) case $base in .taken-*) rm -rf -- "$base";; esac;;
+    # What is there is copied, never taken over as it is: an earlier owner, or a program, may hold it open and write.
+    keep)
         head -c "$size" > "$notes/keep" || exit 0
-        link=--link; [ "$base" = input ] && link=--reflink=auto
-        ( cd "$base" && xargs -0 -r cp -p $link --parents -t "../$mine" < "../$notes/keep" ) || say 'failed keep';;
-    begin) # the proven beginning of a file: copied, because an earlier owner may hold the old one open
+        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "../$mine" < "../$notes/keep" );;
+    begin)
         mkdir -p "$mine/${path%/*}"
         head -c "$size" < "$base/$path" > "$mine/$path"
         say "begun $($hash < "$mine/$path" | cut -c 1-64)";;
@@ -135,7 +138,8 @@ if ! cmp -s "$notes/found" "$notes/expected"; then
     exit 0
 fi
 if [ "$(wc -l < "$notes/expected")" -le 16 ]; then find "$mine" -print0 | xargs -0 sync -d; else sync -f "$mine"; fi || sync
-mv -f "$notes/input.sha256" .input.sha256 && mv -f "$notes/input.json" .input.json || { say 'failed mv'; exit 0; }
+sed -n 's/^\([0-9a-f]\{64\}\) [*]/\1  /p' "$notes/expected" > .input.sha256
+ mv -f "$notes/input.json" .input.json || { say 'failed mv'; exit 0; }
 if [ -e input ]; then
     mv -T input ".replaced-$fence" && mv -T "$mine" input || { say 'failed mv'; exit 0; }
 else
@@ -156,7 +160,7 @@ agree "$1"; shift
 say "hash $hash"
 list() {
     for place; do
-        cd "$place" && find . -mindepth 1 -printf '%y %m %s %T@ %p\n' && say hashes || exit 0
+        cd "$place" && { find . -mindepth 1 -printf '%y %m %s %T@ %p\n' || say broken; } | sort && say hashes || exit 0
     done
 }
 count=0
@@ -197,6 +201,7 @@ class FarSide:
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, name=f"far-side-{host}", daemon=True)
         self.hash_tool = ""
+        self.listed = b""  # hashes over the listings that were read
         self.space = Space(0, 0, None)
 
     def __enter__(self) -> Self:
@@ -283,16 +288,30 @@ class FarSide:
 
     def listing(self) -> Tree:
         """Read what a directory holds. Raises `HostFault` where that has no end."""
-        found = Listing()
+        found, digest = Listing(), hashlib.sha256()
         for line in self.lines():
             if line == b"hashes":
+                self.listed += digest.digest()
                 return found.tree()
+            digest.update(line + b"\n")
             if line == b"end" or found.count >= MOST_ENTRIES:
                 break
             found.add(line)
             if not found.count % 1024:
                 self._meter.alive()
         raise HostFault(f"host {self.host}: a directory can't be listed, or holds too much", host=self.host)
+
+    def same_listing(self, count: int) -> bool:
+        """Read so many listings once more; True when they are what they were."""
+        listed = b""
+        for _ in range(count):
+            digest = hashlib.sha256()
+            for line in self.lines():
+                if line == b"hashes":
+                    break
+                digest.update(line + b"\n")
+            listed += digest.digest()
+        return listed == self.listed
 
     def hashes(self, tree: Tree) -> dict[str, str]:
         """Read the hash of each file of a tree."""
@@ -306,15 +325,6 @@ class FarSide:
                 if len(hashes) > len(tree.entries):
                     raise HostFault(f"host {self.host}: more hashes than files", host=self.host)
         return hashes
-
-    def expected(self, manifest: Manifest, directories: tuple[str, ...]) -> bytes:
-        """Return what the far side's own listing must be, byte by byte, to prove a manifest."""
-        lines = [
-            f"{each.sha256} *./".encode() + each.path.encode("utf-8", "surrogateescape") + b"\n"
-            for each in manifest.files
-        ]
-        lines += [b"d ./" + path.encode("utf-8", "surrogateescape") + b"\n" for path in directories]
-        return b"".join(sorted(lines))
 
     def _heard(self) -> None:
         self._heard_at = time.monotonic()
@@ -341,6 +351,15 @@ class FarSide:
         """Return the exception for a program that ended early, by what it said on standard error."""
         done = self.process.wait(30.0)
         return read_errors(self.host, done.stderr)
+
+
+def expected_lines(manifest: Manifest, directories: Sequence[str]) -> Iterator[bytes]:
+    """Give, line by line, what the far side's own listing must be to prove a manifest. Sorted as bytes. Pure."""
+    files = sorted(manifest.files, key=lambda each: (each.sha256, each.path))
+    return merge(
+        (f"{each.sha256} *./{each.path}\n".encode("utf-8", "surrogateescape") for each in files),
+        (f"d ./{path}\n".encode("utf-8", "surrogateescape") for path in sorted(directories)),
+    )
 
 
 _FULL = (b"No space left", b"Disk quota exceeded", b"quota exceeded")

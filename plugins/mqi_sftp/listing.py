@@ -49,6 +49,7 @@ class Listing:
             del self._entries[path]
             self._refuse("names that lead elsewhere", path)
         entries = sorted(self._entries.values(), key=lambda each: each.path)
+        self._entries.clear()
         return Tree(tuple(entries), self._unfit, tuple(self._paths))
 
     def _has_parent(self, path: str) -> bool:

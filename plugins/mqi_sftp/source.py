@@ -18,8 +18,8 @@ from mqi_cli import (
     Unfit,
     build_manifest,
     describe_os_error,
-    snapshot,
     survey,
+    unchanged,
 )
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import Mark
@@ -100,7 +100,7 @@ def survey_source(case: CaseRef, meter: Meter) -> list[Entry]:
 def check_at_rest(case: CaseRef, entries: list[Entry]) -> None:
     """Raise `RetryLater` when the directory is no longer as it was listed."""
     try:
-        if snapshot(survey(case.directory)) == snapshot(entries):
+        if unchanged(case.directory, entries):
             return
     except (Unfit, OSError):
         pass

@@ -89,7 +89,7 @@ class DownStream:
         hashes: dict[str, str] = {}
         for prefix in self._prefixes:
             found = far.hashes(tree.below(prefix))
-            hashes.update({prefix + path: value for path, value in found.items()})
+            hashes |= {prefix + path: value for path, value in found.items()} if prefix else found
         unreadable = len(tree.files) - len(hashes)
         if unreadable:
             raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=far.host)
@@ -120,7 +120,7 @@ class DownStream:
                     self._receive(far, prefix, each)
             self._meter.begin("proving what is on the host")
             manifest = self._hashed(far, tree)
-        if self._listing(far).entries != tree.entries:
+        if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
         return manifest
 

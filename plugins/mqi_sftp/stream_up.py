@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mqi_cli import (
     CaseRef,
@@ -33,9 +33,9 @@ from mqi_cli import (
     tool_dir,
 )
 from mqi_sftp import tar_stream
-from mqi_sftp.far_program import RECEIVE, FarSide, Unable
+from mqi_sftp.far_program import RECEIVE, FarSide, Unable, expected_lines
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, Fence, Mark, whole_mtime
+from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, SPARE, Fence, Mark, whole_mtime
 from mqi_sftp.room import check_room
 from mqi_sftp.source import CHUNK, WatchedSource, check_accepted, check_at_rest, source_error, survey_source
 from mqi_sftp.tree import Tree
@@ -66,30 +66,55 @@ class UpStream:
         self._fence = fence
         self._meter = meter
         self._hashes: dict[str, str] = {}
+        self._there: tuple[Tree, dict[str, str]] | None = None
 
     def upload(self) -> Manifest:
         """Bring the case there, or find it there. Raises `Unable`, `Differs`, and what an upload raises."""
-        entries = survey_source(self._case, self._meter)
         wanted = self._case.fingerprint
-        if not wanted:
+        entries = None if wanted else survey_source(self._case, self._meter)
+        if entries is not None:
             wanted = self._manifest(entries).fingerprint
-        with self._far(wanted, bulk=self._meter.total >= BULK) as far:
+        with self._far(wanted, bulk=None) as far:
             state = far.greet()
-            if state == "stale":
-                raise RetryLater("a later turn of this step is at work on the host")
-            tree, hashes = (Tree(), {}) if state == "fresh" else far.inventory()
-            if state == "input":
-                there = tree.manifest(hashes)
-                if there.fingerprint == wanted and not tree.unfit:
-                    far.say("good")
-                    return there
-                self._ctx.log.warning("the input on %s is not what was put there; it is sent again", far.host)
-            share = self._share(entries, tree, hashes)
-            self._ask_for_room(far, entries, share, copied=state == "input")
-            return self._send(far, entries, share, wanted)
+            if state == "input" and (there := self._proven(far, wanted)):
+                return there
+            # only now: a case that is there needs its source no more
+            entries = entries or survey_source(self._case, self._meter)
+            if far.process.bulk or self._meter.total < BULK:
+                return self._bring(far, state, entries)
+        self._there = None
+        with self._far(wanted, bulk=True) as far:
+            return self._bring(far, far.greet(), entries)
+
+    def _proven(self, far: FarSide, wanted: str) -> Manifest | None:
+        """Return the manifest of the input that is there when it is the wanted one; proven, not believed."""
+        self._meter.begin("proving what is there")
+        self._there = tree, hashes = far.inventory()
+        there = tree.manifest(hashes)
+        if there.fingerprint == wanted and not tree.unfit:
+            far.say("good")
+            return there
+        self._ctx.log.warning("the input on %s is not what was put there; it is sent again", far.host)
+        return None
+
+    def _bring(self, far: FarSide, state: str, entries: list[Entry]) -> Manifest:
+        if state == "stale":
+            raise RetryLater("a later turn of this step is at work on the host")
+        tree, hashes = (Tree(), {}) if state == "fresh" else self._there or far.inventory()
+        self._there = None
+        share = self._share(entries, tree, hashes)
+        count, size = len(entries), sum(each.size for each in entries if not each.is_dir)
+        dropped, space = False, far.space
+        if state == "base" and space.free_bytes < size * SPARE:
+            # too little room for what earlier turns left beside its copy: begin anew in its place
+            dropped = True
+            share, space = Share(frozenset(), ()), replace(space, free_bytes=space.free_bytes + tree.size)
+        check_room(far.host, space, size=size, count=count)
+        del tree, hashes
+        return self._send(far, entries, share, dropped=dropped)
 
     @contextmanager
-    def _far(self, wanted: str, *, bulk: bool) -> Iterator[FarSide]:
+    def _far(self, wanted: str, *, bulk: bool | None) -> Iterator[FarSide]:
         layout, host = self._ctx.layout, self._ctx.host
         place = str(tool_dir(layout.base_dir))
         argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), wanted, place]
@@ -128,15 +153,11 @@ class UpStream:
                 begun.append((each, other.size - other.size % RESUME_FROM))
         return Share(frozenset(whole), tuple(begun))
 
-    def _ask_for_room(self, far: FarSide, entries: list[Entry], share: Share, *, copied: bool) -> None:
-        kept = frozenset() if copied else share.whole
-        size = sum(each.size for each in entries if not each.is_dir and each.path not in kept)
-        count = len(entries) - len(kept)
-        check_room(far.host, far.space, size=size, count=count)
-
-    def _send(self, far: FarSide, entries: list[Entry], share: Share, wanted: str) -> Manifest:
+    def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Manifest:
         self._meter.done = sum(each.size for each in entries if each.path in share.whole)
         far.say("go")
+        if dropped:
+            far.say("drop", now=False)
         if share.whole:
             names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole))
             far.say(f"keep {len(names)}", now=False)
@@ -148,10 +169,11 @@ class UpStream:
                     sent.add(each.path)
             far.say("stream", now=False)
             self._stream(far, [each for each in entries if each.path not in sent])
-            manifest = self._manifest(entries)
             check_at_rest(self._case, entries)
+            manifest = self._manifest(entries)
+            self._hashes.clear()
             check_accepted(self._case, manifest)
-            expected = self._notes(far, entries, manifest)
+            listing = self._notes(far, entries, manifest)
             far.process.stdin.close()
         except HostFault as fault:
             raise far.failure() from fault
@@ -160,7 +182,7 @@ class UpStream:
                 far.process.wait(_LAST_WORDS)  # what is under way still arrives, and need not be sent again
             raise
         self._meter.begin("proving")
-        self._await_end(far, hashlib.sha256(expected).hexdigest())
+        self._await_end(far, listing, len(manifest.files))
         return manifest
 
     def _append(self, far: FarSide, entry: Entry, length: int) -> bool:
@@ -205,30 +227,35 @@ class UpStream:
             self._meter.move(len(data))
         self._hashes[entry.path] = source.digest.hexdigest()
 
-    def _notes(self, far: FarSide, entries: list[Entry], manifest: Manifest) -> bytes:
-        """End the stream with what the far side compares with and keeps. The comparison comes last."""
-        record = {"fingerprint": manifest.fingerprint, "files": len(manifest.files), "bytes": manifest.size}
-        expected = far.expected(manifest, tuple(each.path for each in entries if each.is_dir))
-        for name, data in (
-            ("input.sha256", manifest.checksums()),
-            ("input.json", json.dumps(record).encode() + b"\n"),
-            ("expected", expected),
-        ):
-            header = tar_stream.file_header(
-                f".receiving-{self._fence}/{name}".encode(), size=len(data), mode=_NOTE_MODE, mtime=0
-            )
-            far.send(header + data + tar_stream.padding(len(data)))
-        far.send(tar_stream.END)
-        return expected
+    def _notes(self, far: FarSide, entries: list[Entry], manifest: Manifest) -> str:
+        """End the stream with what the far side compares with and keeps; return the hash of the comparison.
 
-    def _await_end(self, far: FarSide, listing: str) -> None:
+        That comes last, and is made line by line: a case may hold a hundred thousand files.
+        """
+        record = {"fingerprint": manifest.fingerprint, "files": len(manifest.files), "bytes": manifest.size}
+        text = json.dumps(record).encode() + b"\n"
+        far.send(self._note("input.json", len(text)) + text + tar_stream.padding(len(text)))
+        directories = [each.path for each in entries if each.is_dir]
+        size = sum(len(line) for line in expected_lines(manifest, directories))
+        far.send(self._note("expected", size))
+        digest = hashlib.sha256()
+        for line in expected_lines(manifest, directories):
+            digest.update(line)
+            far.send(line)
+        far.send(tar_stream.padding(size) + tar_stream.END)
+        return digest.hexdigest()
+
+    def _note(self, name: str, size: int) -> bytes:
+        return tar_stream.file_header(f".receiving-{self._fence}/{name}".encode(), size=size, mode=_NOTE_MODE, mtime=0)
+
+    def _await_end(self, far: FarSide, listing: str, count: int) -> None:
         with far.patient(self._meter.total):
             for line in far.lines():
                 word, _, rest = line.partition(b" ")
                 if word == b"differs":
                     wrong, extra = (int(each) for each in rest.split())
                     what = f"{wrong} differ" if wrong else f"{extra} are there that should not be"
-                    raise Differs(f"of {len(self._hashes)} files: {what}")
+                    raise Differs(f"of {count} files: {what}")
                 if word == b"failed":
                     raise far.failure()
                 if word == b"done":

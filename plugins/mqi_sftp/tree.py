@@ -38,6 +38,8 @@ class Tree:
 
     def below(self, prefix: str) -> Tree:
         """Return what lies below a directory of it, `<name>/`, with paths from there; all of it for none."""
+        if not prefix:
+            return self
         return Tree(
             tuple(
                 replace(each, path=each.path.removeprefix(prefix))
@@ -54,6 +56,8 @@ class Tree:
 
 def joined(trees: Mapping[str, Tree]) -> Tree:
     """Put trees side by side, each below its prefix: `<name>/`, or nothing where there is but one."""
+    if set(trees) == {""}:
+        return trees[""]
     entries: list[Entry] = []
     unfit: Counter[str] = Counter()
     unfit_paths: list[str] = []
