@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from mqi_cli.case import CaseState, PartState
 from mqi_cli.errors import UsageError
 from mqi_cli.message import MAX_BYTES, MAX_PARTS, Command, EventKind, encode
-from mqi_cli.stage import StepOptions
+from mqi_cli.stage import Done, Stage, StepOptions
+from mqi_cli.turn import run_turn
 
 
 @pytest.fixture
@@ -326,3 +328,23 @@ def test_a_part_that_has_not_begun_is_cancelled_at_once(make_bench: Any) -> None
     bench.do(first)
     assert bench.fresh(case).state is CaseState.HELD
     assert bench.fresh(case).reason == "1 of 2 parts done, part 2 cancelled"
+
+
+@pytest.mark.parametrize("parts", [None, 0, MAX_PARTS + 1, "3"])
+def test_a_plan_that_does_not_count_its_parts_is_a_bug_of_its_stage(parts: object) -> None:
+    stage = Stage("x", lambda case, ctx: Done(), "x", plan=lambda case, ctx: Done({"parts": parts}))
+    turn: Any = SimpleNamespace(stage=stage, plan=True)
+
+    kind, data, _ = run_turn(cast("Any", None), turn)
+
+    assert (kind, data["reason"]) == (EventKind.BUG, "ValueError")
+
+
+def test_a_stage_lists_its_parts_only_when_it_is_asked_to() -> None:
+    stage = Stage("x", lambda case, ctx: Done({"ran": True}), "x", plan=lambda case, ctx: Done({"parts": 2}))
+
+    planned = run_turn(cast("Any", None), cast("Any", SimpleNamespace(stage=stage, plan=True)))
+    ran = run_turn(cast("Any", None), cast("Any", SimpleNamespace(stage=stage, plan=False)))
+
+    assert planned[:2] == (EventKind.DONE, {"facts": {"parts": 2}})
+    assert ran[:2] == (EventKind.DONE, {"facts": {"ran": True}})
