@@ -211,9 +211,10 @@ class SlurmCluster:
         return {"PATH": _SEARCH, "HOME": str(self.directory), "LANG": "C.UTF-8", **self.environment}
 
     def _run(self, *argv: str) -> subprocess.Popen[bytes]:
+        # Whatever becomes of the tests' own process, nothing of it is left.
         with (self.directory / "output").open("ab") as output:
             return subprocess.Popen(
-                argv, env=self._environment(), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output,
+                ("setpriv", "--pdeathsig", "KILL", *argv), env=self._environment(), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

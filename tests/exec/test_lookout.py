@@ -1,0 +1,99 @@
+"""One look at all runs of a host, shared by every turn of a process; and limits that only several looks can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exec.far_side import lines_of, until
+from exec.test_exec_commands import CommandLine
+from exec.turns import Bench
+from mqi_cli import Completed, GiveUp
+from mqi_ssh_exec.job_status import JobState
+from mqi_ssh_exec.lookout import Lookout, lookout_of
+
+RUNS = 5
+
+
+class Counted:
+    """A host that counts the programs it is asked to run."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+        self.calls: list[str] = []
+
+    def run(self, argv: Sequence[str], **more: Any) -> Completed:
+        self.calls.append(" ".join(argv))
+        done: Completed = self._host.run(argv, **more)
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+
+def test_however_many_runs_there_are_one_call_looks_at_all_of_them(bench: Bench) -> None:
+    contexts = [
+        bench.context(f"echo on >>{bench.ledger}; sleep 60", name=f"step{number}", poll="30s") for number in range(RUNS)
+    ]
+    for ctx in contexts:
+        bench.drive_once(ctx)
+    until(lambda: len(lines_of(bench.ledger)) == RUNS, what="all of them run")
+    host = Counted(bench.host)
+    lookout = Lookout(elapsed=lambda: clock[0])
+    clock = [0.0]
+
+    def look() -> set[JobState]:
+        return {lookout.status(host, bench.job(ctx).place, interval=lambda seen: 30.0).state for ctx in contexts}
+
+    look()  # each becomes known
+    host.calls.clear()
+    assert look() == {JobState.RUNNING} and not host.calls, "a fresh look was thrown away"
+    for turn in range(3):
+        clock[0] += 30.0
+        assert look() == {JobState.RUNNING}
+        assert len(host.calls) == turn + 1, "more than one call in an interval"
+
+
+def test_what_nobody_asks_for_any_more_is_not_looked_at(local_bench: Bench) -> None:
+    clock = [0.0]
+    lookout = Lookout(elapsed=lambda: clock[0])
+    for name in ("one", "two"):
+        ctx = local_bench.context("sleep 60", name=name)
+        local_bench.drive_once(ctx)
+        lookout.status(local_bench.host, local_bench.job(ctx).place, interval=lambda seen: 1.0)
+    assert len(lookout) == 2
+    clock[0] += 1000.0
+    lookout.status(local_bench.host, local_bench.job(ctx).place, interval=lambda seen: 1.0)
+    assert len(lookout) == 1
+
+
+def test_one_host_has_one_lookout_whoever_asks(local_bench: Bench) -> None:
+    assert lookout_of(local_bench.host) is lookout_of(local_bench.host)
+
+
+def test_a_run_whose_log_does_not_grow_any_more_is_ended(bench: Bench) -> None:
+    ctx = bench.context("for i in 1 2 3; do echo $i; sleep 1; done; sleep 60", stall_limit="2s")
+    with pytest.raises(GiveUp, match=r"its log did not grow for 2 s \(stall_limit\), and it was ended"):
+        bench.drive(ctx)
+    assert bench.log(ctx).split() == ["1", "2", "3"] and not bench.living()
+
+
+CONFIG = """
+state: {{path: state/state.db}}
+hosts: {{here: {{type: local, base_dir: {far}}}}}
+sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
+workflows:
+  qa:
+    - run: {{name: interpret, host: here, command: "echo reading the plan of Meier_Anna; echo no such beam; exit 7"}}
+"""
+
+
+def test_why_a_case_is_held_shows_what_its_run_wrote_last(tmp_path: Path) -> None:
+    line = CommandLine(tmp_path, CONFIG.format(far=tmp_path / "far"))
+    line.mqi("exec", "run", "Meier", code=1)
+    said = line.mqi("case", "why", "Meier")
+    assert "exit code 7" in said and "  | reading the plan of …\n  | no such beam\n" in said
+    assert "no such beam" in line.mqi("case", "log", "Meier", "--detail")
