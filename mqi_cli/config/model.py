@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mqi_cli.config.values import Duration, LocalPath, Secret, Size
+from mqi_cli.config.values import Duration, LocalPath, Rate, Secret, Size, TimeOfDay
 from mqi_cli.stage import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -60,10 +60,23 @@ class BrokerSection(Section):
     tls: TlsSection = Field(default_factory=TlsSection, description="For amqps:// only.")
 
 
+class BandwidthWindow(Section):
+    """A rate for a part of the day, by this machine's clock. One that ends before it begins spans midnight."""
+
+    start: TimeOfDay = Field(alias="from", description="When it begins: 07:00.")
+    to: TimeOfDay = Field(description="When it ends.")
+    rate: Rate = Field(description="Bytes a second: 20MB/s.")
+
+
 class HostLimits(Section):
     """What a host may be loaded with."""
 
     connections: int = Field(2, ge=1, le=64, description="SSH connections at once, of each process.")
+    bandwidth: Rate | tuple[BandwidthWindow, ...] | None = Field(
+        None,
+        description="Bytes a second of all transfers of each process: 50MB/s; or a list of {from, to, rate}, "
+        "of which the first that holds counts. Default: no limit.",
+    )
     jobs: int = Field(8, ge=1, description="Runs at once, of all cases.")
 
 

@@ -12,6 +12,9 @@ from mqi_cli.config.find import local_path_from
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\Z")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LEAST_RATE = 1000
+_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)\Z")
+_DAY = 24 * 60
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B\Z")
 _SIZE_UNITS = {
     None: 1,
@@ -47,6 +50,27 @@ def parse_size(value: object) -> int:
     raise ValueError("a size is a number with a unit: 800kB, 500MB, 2GiB")
 
 
+def parse_rate(value: object) -> int:
+    """Return bytes a second from `50MB/s` or a whole number. Raises `ValueError` that shows how it is written."""
+    try:
+        rate = parse_size(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+    except ValueError:
+        rate = 0
+    if rate < _LEAST_RATE or (isinstance(value, str) and not value.strip().endswith("/s")):
+        raise ValueError("a rate is a size each second, at least 1kB/s: 800kB/s, 50MB/s")
+    return rate
+
+
+def parse_time_of_day(value: object) -> int:
+    """Return minutes since midnight from `07:00` or `19:30`. Raises `ValueError` that shows how it is written."""
+    if isinstance(value, str) and (found := _TIME_OF_DAY.match(value.strip())):
+        value = int(found[1]) * 60 + int(found[2])
+    # YAML 1.1 reads 19:30 without quotes as a number to the base of sixty: just these minutes
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _DAY:
+        return value
+    raise ValueError("a time of day is written 07:00 or 19:30")
+
+
 def _parse_path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
@@ -65,6 +89,16 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["500MB", "2GiB"]}),
+]
+Rate = Annotated[
+    int,
+    BeforeValidator(parse_rate),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1000}, {"type": "string"}], "examples": ["50MB/s"]}),
+]
+TimeOfDay = Annotated[
+    int,
+    BeforeValidator(parse_time_of_day),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]?\d|2[0-4]):[0-5]\d$", "examples": ["07:00", "19:30"]}),
 ]
 # Relative paths are taken from the config file's directory, which the loader passes in as the context's `base`.
 LocalPath = Annotated[Path, BeforeValidator(_parse_path), WithJsonSchema({"type": "string", "format": "path"})]

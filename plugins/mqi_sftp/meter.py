@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mqi_cli import StageContext
+from mqi_sftp.pace import pace_of
 
 
 class Stopping(Exception):
@@ -20,6 +21,7 @@ class Meter:
         self._detail = ""
         self.done = 0
         self.total = 0
+        self._pace = None if ctx is None else pace_of(ctx.host.name, ctx.host.config.limits.bandwidth)
         self.moved = 0  # in this turn; `done` also counts what was there before
 
     def begin(self, detail: str) -> None:
@@ -40,3 +42,5 @@ class Meter:
         self.done += count
         self.moved += count
         self.alive()
+        if self._pace is not None:
+            self._pace.spend(count, self.alive)
