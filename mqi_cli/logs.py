@@ -36,8 +36,9 @@ _NAMED_SECRET = re.compile(
 # Their messages are made of the program's own names, never of values.
 _HARMLESS = (TypeError, AttributeError, NameError, ImportError, RecursionError, MemoryError)
 
-# They name remote files (paramiko, at debug) and endpoints (pika, at info).
-_TALKATIVE = ("paramiko", "pika")
+# They name remote files (paramiko, at debug) and endpoints (pika, at info). pika also tells each failed try to connect in
+# five lines, every ten seconds for as long as a broker is away; what matters of it comes back as our own errors.
+_TALKATIVE = {"paramiko": logging.WARNING, "pika": logging.CRITICAL}
 
 
 class Redactor:
@@ -163,8 +164,8 @@ def install(handler: logging.Handler, section: LogSection) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(section.level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _TALKATIVE.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash

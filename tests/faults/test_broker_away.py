@@ -52,6 +52,9 @@ def test_a_broker_that_is_away_at_the_start_and_dies_in_the_middle_is_told_and_w
         plant.wait_done()
         wait_for(lambda: "broker" not in troubles(plant), "status to be well again", stand=plant.stand)
         assert plant.children() == before, "no process had to be started again"
+        told = "".join(each.read_text() for each in (plant.state / "logs").iterdir())
+        assert told.count("cannot be reached") < 40
+        assert "AMQPConnector" not in told, "a library's own words, many a second"
     check(plant)
 
 
