@@ -27,7 +27,7 @@ from mqi_cli.patrol import GpuSeen, GpusSeen, HostSeen
 from mqi_cli.testing import FakeClock
 
 CASES = 3
-GPUS = ("GPU-1", "GPU-2")
+GPUS = ("GPU-1", "GPU-2", "GPU-3")  # one more than the host takes jobs; the operator may hold them
 PART_STATES = {"queued": "asked", "waiting": "waits"}
 
 HOW = ("waits", "retry", "gives up", "bug", "host down", "other config")  # and "well": how a worker's turn ends
@@ -361,7 +361,7 @@ class ConductorMachine(RuleBasedStateMachine):
         """Let the curator see the GPUs, with the processes of our own runs and of others."""
         busy = {uuid for _, _, gpus in self.far.living() for uuid in gpus} | ({GPUS[0]} if foreign else set())
         seen = [GpuSeen(uuid, n, processes=(7,) if uuid in busy else ()) for n, uuid in enumerate(GPUS)]
-        self.world.find(GpusSeen(HOST, tuple(seen[:1] if gone else seen)))
+        self.world.find(GpusSeen(HOST, tuple(seen[:-1] if gone else seen)))
 
     # ---- what must be true after each act ----
 

@@ -59,7 +59,10 @@ STORIES: dict[str, list[Act]] = {
     ],
     "a bug, then a cancel ends the run": [cases(1), turn("bug"), operator("cancel"), work, operator("rerun"), work, work],
     "a cancel waits until the run is proven dead": [cases(2), operator("cancel"), passing(6), work, operator("rerun")],
-    "three cases for two jobs and two GPUs": [cases(1, 1, 1), work, passing(6), work, mishap("a lane is purged"), passing(61)],
+    "three cases for two jobs": [cases(1, 1, 1), work, passing(6), work, mishap("a lane is purged"), passing(61)],
+    "two cases for one GPU": [cases(),
+        switch("GPU-2", off=True), switch("GPU-3", off=True), cases(1, 1), work, passing(6), switch("GPU-2", off=False), work,
+    ],
     "a host that is down uses up nobody's tries": [
         cases(0, 0), turn("host down"), turn("host down"), passing(25), turn("host down"), passing(61), work,
     ],
