@@ -162,7 +162,7 @@ class LaneSection(Section):
     """How many workers serve a lane on this machine."""
 
     processes: int = Field(1, ge=0, le=64, description="Worker processes; 0 when the lane is served elsewhere.")
-    threads: int = Field(2, ge=1, le=64, description="Commands at once in each process.")
+    threads: int = Field(4, ge=1, le=64, description="Commands at once in each process.")
     memory: Size | None = Field(None, description="A worker that grows beyond it is replaced.")
 
 
