@@ -14,6 +14,7 @@ import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mqi_cli.broker.amqp.channel import Arrival, Channel, Letter
@@ -26,7 +27,7 @@ from mqi_cli.broker.base import DELIVERY_LIMIT, DeadLetter, Delivery, LaneDepth,
 from mqi_cli.clock import Clock
 from mqi_cli.config.model import BrokerSection
 from mqi_cli.crash_points import crash_point
-from mqi_cli.errors import BrokerUnreachable
+from mqi_cli.errors import BrokerError, BrokerRefused, BrokerUnreachable
 
 BATCH = 500  # letters that are on the way before their confirmations are waited for
 PUBLISH_SECONDS = 40.0  # connecting and declaring included; a process that hangs for a minute is taken for stuck
@@ -34,6 +35,25 @@ PATIENCE_SECONDS = 5.0  # a `take` waits at least so long for a connection to co
 REASON_LIMIT = 1000  # characters
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Consignment:
+    """What one thread has published, and its end."""
+
+    lanes: tuple[str, ...]
+    letters: tuple[Letter, ...]
+    sent: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def succeed(self) -> None:
+        """Tell the thread that all is safe, unless it was told otherwise."""
+        if not self.sent.done():
+            self.sent.set_result(None)
+
+    def fail(self, error: BrokerError) -> None:
+        """Tell the thread why not; each gets an exception of its own."""
+        if not self.sent.done():
+            self.sent.set_exception(type(error)(error.message, hint=error.hint))
 
 
 class RabbitBroker:
@@ -63,6 +83,8 @@ class RabbitBroker:
         self._taking = Line(self._login, "takes", spread)
         self._posts: dict[str, Post | Window] = {}
         self._posting = asyncio.Lock()
+        self._consignments: list[Consignment] = []  # to be published next
+        self._sending = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
@@ -158,9 +180,53 @@ class RabbitBroker:
     async def _publish_in_time(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                await self._publish(lanes, letters)
+                await self._publish_with_others(Consignment(tuple(dict.fromkeys(lanes)), tuple(letters)))
         except TimeoutError:
             raise BrokerUnreachable(f"the broker {self._login.place} is too slow", hint=REACH_HINT) from None
+
+    async def _publish_with_others(self, consignment: Consignment) -> None:
+        """Publish in one go with what other threads publish meanwhile: all wait for one round of confirmations."""
+        self._consignments.append(consignment)
+        if not self._sending:
+            self._sending = True
+            self._later(self._send())
+        await consignment.sent
+
+    async def _send(self) -> None:
+        try:
+            while self._consignments:
+                going, self._consignments = self._consignments, []
+                try:
+                    async with asyncio.timeout(PUBLISH_SECONDS):
+                        await self._publish(
+                            [lane for each in going for lane in each.lanes],
+                            [letter for each in going for letter in each.letters],
+                        )
+                except BrokerRefused as error:
+                    if len(going) == 1:
+                        going[0].fail(error)
+                    for each in going if len(going) > 1 else ():  # one lane's fault is not the others'
+                        await self._publish_alone(each)
+                except BrokerError as error:
+                    for each in going:
+                        each.fail(error)
+                except TimeoutError:
+                    for each in going:
+                        each.fail(BrokerUnreachable(f"the broker {self._login.place} is too slow", hint=REACH_HINT))
+                except asyncio.CancelledError:  # this object is closed
+                    for each in going:
+                        each.sent.cancel()
+                    raise
+                for each in going:
+                    each.succeed()
+        finally:
+            self._sending = False
+
+    async def _publish_alone(self, consignment: Consignment) -> None:
+        try:
+            await self._publish(consignment.lanes, consignment.letters)
+        except BrokerError as error:
+            consignment.fail(error)
 
     async def _publish(self, lanes: Iterable[str], letters: Sequence[Letter]) -> None:
         queues = [self._queue(lane) for lane in dict.fromkeys(lanes)]
