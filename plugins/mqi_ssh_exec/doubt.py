@@ -12,6 +12,11 @@ SETTLE_FOR = 60.0  # seconds that a record written on another machine may take t
 LOOK_AGAIN = 5.0
 
 
+def named(ctx: StageContext) -> str:
+    """Return the step, with its part where it has some, as the commands of `mqi exec` take it."""
+    return f"{ctx.step} --part {ctx.part}" if ctx.part else ctx.step
+
+
 def since(ctx: StageContext, what: str, status: JobStatus) -> float:
     """Return for how many seconds this has been so, by the host's clock; remember the first time."""
     key = f"{what}:{status.attempt}"
@@ -32,7 +37,7 @@ def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
         return Wait(
             LOOK_AGAIN * 2,
             f"{queue} says {status.word or 'nothing'} of the run, and {status.machine or status.node} does not answer: unknown "
-            f"until it does (if that machine is no more: mqi exec kill {ctx.layout.key} {ctx.step} --gone)",
+            f"until it does (if that machine is no more: mqi exec kill {ctx.layout.key} {named(ctx)} --gone)",
         )
     if status.state is JobState.ENDED:
         if begun and waited < SETTLE_FOR:

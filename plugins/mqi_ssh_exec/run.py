@@ -12,7 +12,7 @@ import math
 from mqi_cli import CaseRef, Done, GiveUp, HostFault, Refusal, Resources, RetryLater, StageContext, Wait
 from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
-from mqi_ssh_exec.doubt import IN_DOUBT, doubt, since, stalled
+from mqi_ssh_exec.doubt import IN_DOUBT, doubt, named, since, stalled
 from mqi_ssh_exec.helper_calls import Order, Place
 from mqi_ssh_exec.job import Job, Output, Outputs
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
@@ -39,11 +39,6 @@ def job_of(ctx: StageContext, *, attempt: int | None = None) -> Job:
     # The directory's hash stands for the part and the installation: neither may be told in a queue that all users see.
     name = f"mqi-{ctx.layout.key}-{ctx.step}-{hashlib.sha256(str(part).encode()).hexdigest()[:8]}"
     return Job(ctx.host, Place(part, attempt or ctx.attempt), ctx.scheduler, name)
-
-
-def named(ctx: StageContext) -> str:
-    """Return the step, with its part where it has some, as the commands of `mqi exec` take it."""
-    return f"{ctx.step} --part {ctx.part}" if ctx.part else ctx.step
 
 
 def grace_of(ctx: StageContext) -> int:
