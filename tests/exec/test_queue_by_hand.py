@@ -24,7 +24,7 @@ sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
 ssh_exec: {{poll: 300ms, kill_after: 1s}}
 workflows:
   qa:
-    - run: {{name: interpret, host: far, command: "echo line one; sleep 300", partition: main}}
+    - run: {{name: interpret, host: far, command: "echo line one; sleep 300", partition: main, gpus: 1}}
     - run: {{name: simulate, host: far, command: "true", partition: closed}}
 """
 
