@@ -71,6 +71,8 @@ _FACE = {
     "KeyedHost": "hosts.base",
     "Process": "hosts.base",
     "RemoteEntry": "hosts.base",
+    "Sending": "hosts.base",
+    "Receiving": "hosts.base",
     "Space": "hosts.base",
     "Entry": "manifest",
     "Manifest": "manifest",
@@ -135,7 +137,9 @@ if TYPE_CHECKING:
     from mqi_cli.hosts.base import HostKey as HostKey
     from mqi_cli.hosts.base import KeyedHost as KeyedHost
     from mqi_cli.hosts.base import Process as Process
+    from mqi_cli.hosts.base import Receiving as Receiving
     from mqi_cli.hosts.base import RemoteEntry as RemoteEntry
+    from mqi_cli.hosts.base import Sending as Sending
     from mqi_cli.hosts.base import Space as Space
     from mqi_cli.layout import RemoteLayout as RemoteLayout
     from mqi_cli.layout import tool_dir as tool_dir

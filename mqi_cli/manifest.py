@@ -213,15 +213,17 @@ def build_manifest(
     directory: Path, *, entries: list[Entry] | None = None, read: Callable[[int], None] | None = None
 ) -> Manifest:
     """Hash every file below `directory`. Raises `Unfit` (also when a file changed while it was read) and `OSError`."""
-    seen = survey(directory) if entries is None else entries
-    files = [
-        ManifestFile(each.path, each.size, hash_file(directory / each.path, read=read))
-        for each in seen
-        if not each.is_dir
-    ]
-    if not unchanged(directory, seen):
+    seen = survey(directory) if entries is None else list(entries)
+    before, empty_dirs = _sum(seen), empty_directories(seen)
+    files: list[ManifestFile] = []
+    seen.reverse()
+    while seen:  # one list shrinks while the other grows: a case may hold a hundred thousand files
+        each = seen.pop()
+        if not each.is_dir:
+            files.append(ManifestFile(each.path, each.size, hash_file(directory / each.path, read=read)))
+    if _sum(_surveyed(directory)) != before:
         raise Unfit("it changed while it was read")
-    return Manifest(tuple(files), empty_directories(seen))
+    return Manifest(tuple(files), empty_dirs)
 
 
 def parse_checksums(data: bytes) -> dict[str, str]:

@@ -8,7 +8,7 @@ Paths on a host are absolute `PurePosixPath`s. Error messages carry no path: pat
 from __future__ import annotations
 
 import stat as stat_module
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -60,6 +60,27 @@ class Space:
     free_inodes: int | None
 
 
+@dataclass(frozen=True)
+class Sending:
+    """One file of many that go out: a new file. It has `open_mode` until it is closed, then its `mode` and `mtime`."""
+
+    path: PurePosixPath
+    size: int  # a hint, for how many are under way
+    source: Callable[[], AbstractContextManager[IO[bytes]]]
+    open_mode: int
+    mode: int
+    mtime: int
+
+
+@dataclass(frozen=True)
+class Receiving:
+    """One file of many that come in, of known size."""
+
+    path: PurePosixPath
+    size: int
+    sink: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
 class Process(Protocol):
     """A running command with its three streams, for bulk data. Close it; leaving the context does."""
 
@@ -101,6 +122,14 @@ class Files(Protocol):
         self, path: PurePosixPath, sink: IO[bytes], *, offset: int = 0, size: int | None = None, got: Sent | None = None
     ) -> int:
         """Copy `path` from `offset` into `sink`; return the bytes. Short of `size` (default: what stat says) is a `HostFault`."""
+
+    def write_many(
+        self, place: PurePosixPath, files: Iterable[Sending], *, sent: Sent | None = None
+    ) -> Iterator[Sending]:
+        """Write whole new files below `place`, several under way; give each when it is acknowledged, flushed and closed."""
+
+    def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
+        """Copy whole files into their sinks, several under way; give each when all of it is there. Short is a `HostFault`."""
 
     def read_bytes(self, path: PurePosixPath, *, limit: int) -> bytes:
         """Return a small file. Raises `FileNotFoundError` when it is not there, `HostFault` when it is larger than `limit`."""

@@ -9,12 +9,12 @@ import os
 import secrets
 import shutil
 import stat as stat_module
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mqi_cli.errors import HostFault, HostFull, describe_os_error
-from mqi_cli.hosts.base import RemoteEntry, Sent, Space
+from mqi_cli.hosts.base import Receiving, RemoteEntry, Sending, Sent, Space
 
 _BLOCK = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -114,6 +114,24 @@ class LocalFiles:
                 if got is not None:
                     got(len(data))
         return size
+
+    def write_many(
+        self, place: PurePosixPath, files: Iterable[Sending], *, sent: Sent | None = None
+    ) -> Iterator[Sending]:
+        """Write whole new files, one after the other."""
+        del place
+        for each in files:
+            with each.source() as source:
+                self.write(each.path, source, mode=each.open_mode, sent=sent)
+            self.set_times(each.path, mtime=each.mtime, mode=each.mode)
+            yield each
+
+    def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
+        """Copy whole files into their sinks, one after the other."""
+        for each in files:
+            with each.sink() as sink:
+                self.read(each.path, sink, size=each.size, got=got)
+            yield each
 
     def read_bytes(self, path: PurePosixPath, *, limit: int) -> bytes:
         """Return a small file."""

@@ -6,14 +6,15 @@ import contextlib
 import errno
 import io
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, NoReturn
 
 from mqi_cli.errors import HostFault, HostFull, HostUnreachable
 from mqi_cli.hosts import sftp_calls as calls
+from mqi_cli.hosts import sftp_many
 from mqi_cli.hosts import sftp_protocol as wire
-from mqi_cli.hosts.base import RemoteEntry, Sent, Space
+from mqi_cli.hosts.base import Receiving, RemoteEntry, Sending, Sent, Space
 from mqi_cli.hosts.sftp_protocol import Answer, Ask, Attributes, SftpLost, SftpRefused, Status, pack_string
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.sftp_transfer import read_block, read_blocks, write_blocks
@@ -109,6 +110,18 @@ class SshFiles:
                 read_blocks(self._session, handle, sink, offset, size, got)
             self._session.ask(Ask.CLOSE, handle).expect(Answer.STATUS)
         return size
+
+    def write_many(
+        self, place: PurePosixPath, files: Iterable[Sending], *, sent: Sent | None = None
+    ) -> Iterator[Sending]:
+        """Write whole new files, up to 64 under way."""
+        with self._doing("writing a file", fills=place):
+            yield from sftp_many.write_many(self._session, files, sent)
+
+    def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
+        """Copy whole files into their sinks, up to 64 under way."""
+        with self._doing("reading a file"):
+            yield from sftp_many.read_many(self._session, files, got)
 
     def read_bytes(self, path: PurePosixPath, *, limit: int) -> bytes:
         """Return a small file."""

@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from mqi_cli import Files, GiveUp, Manifest, ManifestFile, RetryLater, StageContext, Unfit, Wait, hash_file, survey
-from mqi_sftp.landing import Landing
+from mqi_cli import (
+    Files,
+    GiveUp,
+    Manifest,
+    ManifestFile,
+    Receiving,
+    RetryLater,
+    StageContext,
+    Unfit,
+    Wait,
+    hash_file,
+    survey,
+)
+from mqi_sftp.landing import ArrivingFile, Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import SPARE, Mark, directories_of
 from mqi_sftp.results import Origin
@@ -127,16 +139,26 @@ class Fetcher:
         for path in directories:
             # parents come first; a landing directory that a later turn took over is not made again
             (self.landing.results / path).mkdir(exist_ok=True)
-        for each in plan.fetch:
-            self._fetch(each)
+        self._fetch(plan.fetch)
 
-    def _fetch(self, file: ManifestFile) -> None:
-        self.meter.begin(file.path)
-        with self.landing.open_file() as sink:
-            self.files.read(self.origin.there(file.path), sink, size=file.size, got=self.meter.move)
-            os.fsync(sink.fileno())
-        if sink.digest.hexdigest() != file.sha256:
-            raise RetryLater(
-                "1 file came in otherwise than it was hashed on the host", hint="does a program still write there?"
-            )
-        self.landing.keep_file(file.path, mark=self.marks[file.path])
+    def _fetch(self, wanted: Sequence[ManifestFile]) -> None:
+        arriving: dict[PurePosixPath, tuple[ManifestFile, ArrivingFile]] = {}
+
+        def receiving(number: int, file: ManifestFile) -> Receiving:
+            path = self.origin.there(file.path)
+
+            def sink() -> ArrivingFile:
+                self.meter.begin(file.path)
+                arriving[path] = (file, self.landing.open_file(slot=f"file-{number}"))
+                return arriving[path][1]
+
+            return Receiving(path, file.size, sink)
+
+        each = (receiving(number, file) for number, file in enumerate(wanted))
+        for done in self.files.read_many(each, got=self.meter.move):
+            file, sink = arriving.pop(done.path)
+            if sink.digest.hexdigest() != file.sha256:
+                raise RetryLater(
+                    "1 file came in otherwise than it was hashed on the host", hint="does a program still write there?"
+                )
+            self.landing.keep_file(file.path, mark=self.marks[file.path], slot=sink.path.name)

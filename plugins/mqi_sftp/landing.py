@@ -43,6 +43,7 @@ class ArrivingFile(io.FileIO):
     """A new file of ours alone that is hashed as it is written."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.digest = hashlib.sha256()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, flags, 0o600))
@@ -135,10 +136,11 @@ class Landing:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def open_file(self, path: str = "") -> ArrivingFile:
-        """Open the file that arrives next. With its path noted it can be gone on with in a later turn."""
-        self.arriving.unlink(missing_ok=True)
-        sink = ArrivingFile(self.arriving)
+    def open_file(self, path: str = "", *, slot: str = "file") -> ArrivingFile:
+        """Open a file that arrives. With its path noted it can be gone on with in a later turn."""
+        place = self.arriving.with_name(slot)
+        place.unlink(missing_ok=True)
+        sink = ArrivingFile(place)
         if path:
             self.arriving.with_name("name").write_text(path, encoding="utf-8")
         return sink
@@ -148,11 +150,12 @@ class Landing:
         """Where a file lies until it is whole."""
         return self.path / "arriving" / "file"
 
-    def keep_file(self, path: str, *, mark: Mark) -> None:
+    def keep_file(self, path: str, *, mark: Mark, slot: str = "file") -> None:
         """Give the file that has arrived its name among the results; its directory is there."""
-        self.arriving.chmod(mark.mode)
-        os.utime(self.arriving, (mark.mtime, mark.mtime))
-        self.arriving.rename(self.results / path)
+        place = self.arriving.with_name(slot)
+        place.chmod(mark.mode)
+        os.utime(place, (mark.mtime, mark.mtime))
+        place.rename(self.results / path)
         self.arriving.with_name("name").unlink(missing_ok=True)
 
     def drop(self, paths: Sequence[str]) -> None:

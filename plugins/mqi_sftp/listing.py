@@ -16,6 +16,7 @@ class Listing:
 
     def __init__(self) -> None:
         self.count = 0
+        self._modes: dict[bytes, int] = {}  # one number for all files of a mode
         self._entries: dict[str, Entry] = {}
         self._unfit: Counter[str] = Counter()
         self._paths: list[str] = []
@@ -25,7 +26,12 @@ class Listing:
         self.count += 1
         try:
             kind, mode, size, mtime, raw = line.split(b" ", 4)
-            item = RemoteEntry("", _KINDS.get(kind, 0) | int(mode, 8), int(size), int(mtime.partition(b".")[0]))
+            item = RemoteEntry(
+                "",
+                _KINDS.get(kind, 0) | self._modes.setdefault(mode, int(mode, 8)),
+                int(size),
+                int(mtime.partition(b".")[0]),
+            )
         except ValueError:
             self._refuse("names with control characters or backslashes", "?")  # a line break in a name
             return

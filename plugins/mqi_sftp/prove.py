@@ -6,10 +6,11 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mqi_cli import Entry, Files, Host, HostFault, Manifest, NoShell
+from mqi_cli import Entry, Files, Host, HostFault, Manifest, NoShell, Receiving
 from mqi_sftp.plan import batches
 from mqi_sftp.tree import Tree, walk
 
@@ -80,7 +81,7 @@ def hash_tree(
         found = hash_there(host, directory, batch, timeout=timeout) if shell else None
         if found is None:
             shell = False
-            found = [_read_back(files, directory / each.path, each.size, alive) for each in batch]
+            found = _read_back(files, directory, batch, alive)
         hashes.update({each.path: value for each, value in zip(batch, found, strict=True) if value})
         alive(sum(each.size for each in batch))
     return hashes
@@ -101,10 +102,14 @@ def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, 
     return hashes
 
 
-def _read_back(files: Files, path: PurePosixPath, size: int, alive: Alive) -> str:
-    sink = HashSink()
-    files.read(path, sink, size=size, got=lambda _count: alive(0))
-    return sink.digest.hexdigest()
+def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[Entry], alive: Alive) -> list[str]:
+    sinks = {directory / each.path: HashSink() for each in batch}
+    wanted = (
+        Receiving(path, each.size, partial(sinks.__getitem__, path)) for path, each in zip(sinks, batch, strict=True)
+    )
+    for _ in files.read_many(wanted, got=lambda _count: alive(0)):
+        pass
+    return [each.digest.hexdigest() for each in sinks.values()]
 
 
 def copy_beginning(

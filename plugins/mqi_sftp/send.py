@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from mqi_cli import GiveUp, Host, ManifestFile
+from mqi_cli import GiveUp, Host, ManifestFile, Sending
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import DIRECTORY_MODE, OPEN_MODE, Mark, UploadPlan
 from mqi_sftp.prove import copy_beginning
@@ -34,8 +34,9 @@ class Sender:
             files.remove_tree(place / path)
         for path in plan.make:
             files.make_directory(place / path, mode=DIRECTORY_MODE)
-        for each, length in plan.work:
+        for each, length in plan.resume:
             self._send(each, length)
+        self._send_many(plan.send)
 
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
@@ -46,14 +47,35 @@ class Sender:
                 files.remove(target)  # a new file: an earlier owner may hold this one open
             self.meter.done += offset
             files.write(target, source, offset=offset, mode=OPEN_MODE, sent=self.meter.move)
+        self._check(file, source)
+        # the mark of a closed file: see plan.OPEN_MODE
+        mark = self.marks[file.path]
+        files.set_times(target, mtime=mark.mtime, mode=mark.mode)
+
+    def _send_many(self, whole: Sequence[ManifestFile]) -> None:
+        """Send whole new files, several under way."""
+        opened: dict[PurePosixPath, tuple[ManifestFile, WatchedSource]] = {}
+
+        def sending(file: ManifestFile) -> Sending:
+            path, mark = self.staging.path / file.path, self.marks[file.path]
+
+            def source() -> WatchedSource:
+                self.meter.begin(file.path)
+                opened[path] = (file, WatchedSource(self.source / file.path))
+                return opened[path][1]
+
+            return Sending(path, file.size, source, OPEN_MODE, mark.mode, mark.mtime)
+
+        each = map(sending, whole)
+        for done in self.staging.files.write_many(self.staging.path, each, sent=self.meter.move):
+            self._check(*opened.pop(done.path))
+
+    def _check(self, file: ManifestFile, source: WatchedSource) -> None:
         if source.digest.hexdigest() != file.sha256:
             raise GiveUp(
                 "1 file of the source changed while it was sent",
                 hint="let the source come to rest and be scanned again, then: mqi case rerun",
             )
-        # the mark of a closed file: see plan.OPEN_MODE
-        mark = self.marks[file.path]
-        files.set_times(target, mtime=mark.mtime, mode=mark.mode)
 
     def _continue_from(self, file: ManifestFile, length: int, source: WatchedSource) -> int:
         """Put a proven copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""

@@ -42,22 +42,24 @@ class DownStream:
         self._landing = landing
         self._placed = placed
         self._meter = meter
+        self._tree = Tree()
 
     def fetch(self) -> Manifest | Wait:
         """Fill the landing directory, or find the results in their place. Raises `Unable` and what a download raises."""
         self._meter.begin("looking at what is on the host")
         with self._far(None) as far:
-            tree = self._look(far)
-            if tree.size < BULK or far.process.bulk:
-                return self._take(far, tree)
+            self._look(far)
+            if self._meter.total < BULK or far.process.bulk:
+                return self._take(far)
         with self._far(True) as far:
-            return self._take(far, self._look(far))
+            self._look(far)
+            return self._take(far)
 
     def results(self) -> tuple[Tree, Manifest]:
         """List and hash what is there, and fetch nothing."""
         with self._far(False) as far:
-            tree = self._look(far)
-            return tree, self._manifest(far, tree)
+            self._look(far)
+            return self._tree, self._manifest(far)
 
     @contextmanager
     def _far(self, bulk: bool | None) -> Iterator[FarSide]:
@@ -68,24 +70,25 @@ class DownStream:
         with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
             yield far
 
-    def _look(self, far: FarSide) -> Tree:
+    def _look(self, far: FarSide) -> None:
         if far.greet() != "places":
             raise is_missing(self._ctx)
-        tree = self._listing(far)
-        check_results(self._ctx, self._origin, tree)
-        self._meter.total = tree.size
-        return tree
+        self._list(far)
+        check_results(self._ctx, self._origin, self._tree)
+        self._meter.total = self._tree.size
 
-    def _listing(self, far: FarSide) -> Tree:
-        return joined({prefix: far.listing() for prefix in self._prefixes})
+    def _list(self, far: FarSide) -> None:
+        far.listed = b""
+        self._tree = joined({prefix: far.listing() for prefix in self._prefixes})
 
-    def _manifest(self, far: FarSide, tree: Tree) -> Manifest:
+    def _manifest(self, far: FarSide) -> Manifest:
         """Have everything hashed there."""
         self._meter.begin("proving what is on the host")
         far.say("hash")
-        return self._hashed(far, tree)
+        return self._hashed(far)
 
-    def _hashed(self, far: FarSide, tree: Tree) -> Manifest:
+    def _hashed(self, far: FarSide) -> Manifest:
+        tree = self._tree
         hashes: dict[str, str] = {}
         for prefix in self._prefixes:
             found = far.hashes(tree.below(prefix))
@@ -95,11 +98,12 @@ class DownStream:
             raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=far.host)
         return tree.manifest(hashes)
 
-    def _take(self, far: FarSide, tree: Tree) -> Manifest | Wait:
+    def _take(self, far: FarSide) -> Manifest | Wait:
         landing = self._landing
         landing.claim()
         if landing.destination.is_symlink() or landing.destination.exists() or not landing.empty:
-            manifest = self._manifest(far, tree)
+            manifest = self._manifest(far)
+            self._tree = Tree()  # what is here is listed now: not two lists of a hundred thousand files at once
             if is_in_place(landing.destination, manifest, self._placed, self._meter):
                 landing.clear()
                 return manifest
@@ -107,19 +111,22 @@ class DownStream:
             if wait := wait_for_room(landing, plan):
                 return wait
             self._make(plan, manifest)
-            self._take_missing(far, tree, plan)
+            far.say("list")
+            self._list(far)
+            self._take_missing(far, plan)
         else:
-            manifest = tree.manifest({})
+            manifest = self._tree.manifest({})
             plan = FetchPlan((), manifest.files, ())
             if wait := wait_for_room(landing, plan):
                 return wait
             self._make(plan, manifest)
             far.say("all\nhash\nlist")
             for prefix in self._prefixes:
-                for each in tree.below(prefix).files:
+                for each in self._tree.below(prefix).files:
                     self._receive(far, prefix, each)
+            del plan, manifest
             self._meter.begin("proving what is on the host")
-            manifest = self._hashed(far, tree)
+            manifest = self._hashed(far)
         if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
         return manifest
@@ -130,10 +137,10 @@ class DownStream:
         for path in directories_of(manifest):
             (self._landing.results / path).mkdir(exist_ok=True)
 
-    def _take_missing(self, far: FarSide, tree: Tree, plan: FetchPlan) -> None:
+    def _take_missing(self, far: FarSide, plan: FetchPlan) -> None:
         missing = {each.path for each in plan.fetch}
         for number, prefix in enumerate(self._prefixes):
-            wanted = [each for each in tree.below(prefix).files if prefix + each.path in missing]
+            wanted = [each for each in self._tree.below(prefix).files if prefix + each.path in missing]
             begun = self._continue(far, number, prefix, wanted)
             batches = list(_batches([each for each in wanted if each is not begun]))
             for index, batch in enumerate(batches):

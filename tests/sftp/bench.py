@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -18,7 +18,9 @@ from mqi_cli import (
     Earlier,
     Files,
     Host,
+    Receiving,
     RemoteLayout,
+    Sending,
     Space,
     Stage,
     Step,
@@ -237,6 +239,19 @@ class FilesThrough:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+    def write_many(self, place: PurePosixPath, files: Iterable[Sending], **more: Any) -> Iterator[Sending]:
+        for each in files:
+            with each.source() as source:
+                self.write(each.path, source, mode=each.open_mode, **more)
+            self.set_times(each.path, mtime=each.mtime, mode=each.mode)
+            yield each
+
+    def read_many(self, files: Iterable[Receiving], **more: Any) -> Iterator[Receiving]:
+        for each in files:
+            with each.sink() as sink:
+                self.read(each.path, sink, size=each.size, **more)
+            yield each
 
 
 class HostThrough:

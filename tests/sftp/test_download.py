@@ -212,8 +212,8 @@ def test_a_local_disk_that_keeps_a_byte_wrong_is_found(bench: Bench, monkeypatch
     fill(bench.outputs, RESULTS)
     keep = Landing.keep_file
 
-    def damages(self: Landing, path: str, *, mark: Mark) -> None:
-        keep(self, path, mark=mark)
+    def damages(self: Landing, path: str, *, mark: Mark, slot: str = "file") -> None:
+        keep(self, path, mark=mark, slot=slot)
         if path == "dose_2.raw":
             flip_a_byte(self.results / path)
 
@@ -399,16 +399,17 @@ def test_a_really_full_disk_is_noticed_and_used_again_once_there_is_room(ssh_ben
 
 
 def test_a_worker_that_stops_leaves_what_it_fetched_to_the_next_turn(bench: Bench) -> None:
-    fill(bench.outputs, {f"{number}": bytes([number]) * 20_000 for number in range(20)})
+    # more than is under way at a time
+    fill(bench.outputs, {f"{number}": bytes([number]) * 500_000 for number in range(20)})
     ctx = bench.context("download")
-    ctx.stop = lambda: bool(ctx.told) and ctx.told[-1] > 200_000
+    ctx.stop = lambda: bool(ctx.told) and ctx.told[-1] > 7_000_000
 
     stopped = DOWNLOAD.run(bench.case(fingerprint="f"), ctx)
     done = bench.download()
 
     assert isinstance(stopped, Wait)
     assert isinstance(done, Done)
-    assert 0 < done.facts["fetched_bytes"] < 240_000
+    assert 0 < done.facts["fetched_bytes"] < 9_000_000
     assert contents(bench.destination) == contents(bench.outputs)
 
 

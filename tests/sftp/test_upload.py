@@ -171,13 +171,13 @@ def test_a_source_that_is_not_what_was_accepted_is_not_sent(bench: Bench) -> Non
 
 
 def test_a_file_that_changes_between_hashing_and_sending_is_never_done(bench: Bench) -> None:
-    fill(bench.source, {"a": b"1" * 50_000, "b": b"2" * 50_000})
+    fill(bench.source, {"a": b"1" * 50_000, "b": b"2" * 9_000_000})
     case = bench.case()
     ctx = bench.context("upload")
 
     def change(done: float) -> None:
         if done:
-            (bench.source / "b").write_bytes(b"3" * 50_000)
+            (bench.source / "b").write_bytes(b"3" * 9_000_000)
 
     ctx.on_progress = change
 
@@ -245,7 +245,7 @@ def test_too_little_room_on_the_host_is_said_before_anything_is_sent(bench: Benc
 
 
 def test_a_worker_that_stops_leaves_what_it_sent_to_the_next_turn(bench: Bench) -> None:
-    fill(bench.source, sample_case())
+    fill(bench.source, sample_case(scale=30))  # more than is under way at a time
     total = build_manifest(bench.source).size
     ctx = bench.context("upload")
     ctx.stop = lambda: bool(ctx.told) and ctx.told[-1] > total / 2
@@ -256,7 +256,7 @@ def test_a_worker_that_stops_leaves_what_it_sent_to_the_next_turn(bench: Bench) 
     assert isinstance(stopped, Wait)
     assert stopped.seconds == 0
     assert isinstance(done, Done)
-    assert 0 < done.facts["sent_bytes"] < total * 0.6
+    assert 0 < done.facts["sent_bytes"] < total * 0.8
     assert contents(bench.input) == contents(bench.source)
     assert bench.leftovers() == []
 

@@ -1,0 +1,177 @@
+"""Many files over one SFTP session at a time: each file is a job that says which answer it waits for next.
+
+A small file is three round trips (open; write, flush, look, close; time and mode), whatever its size allows. With up to
+64 of them under way, a round trip is paid once for 64 files. Large files are held to one window of bytes for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import IO
+
+from mqi_cli.hosts import sftp_calls as calls
+from mqi_cli.hosts import sftp_protocol as wire
+from mqi_cli.hosts.base import Receiving, Sending, Sent
+from mqi_cli.hosts.sftp_protocol import Answer, Ask, Reply, SftpLost, SftpRefused, Status
+from mqi_cli.hosts.sftp_session import SftpSession
+
+AT_ONCE = 64  # files
+UNDER_WAY = 4 * 1024 * 1024  # bytes of all files
+_REQUESTS = 64  # of one file
+
+Job = Generator[int, Reply, None]  # gives the number of the request it waits for, takes the answer
+
+
+def run_jobs(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[int]:
+    """Run jobs side by side, each with the bytes it may have under way; give the position of each that has ended."""
+    waiting = iter(enumerate(jobs))
+    active: deque[tuple[int, int, Job, int]] = deque()
+    weights = 0
+    more = True
+    try:
+        while more or active:
+            while more and len(active) < AT_ONCE and (weights < UNDER_WAY or not active):
+                try:
+                    position, (weight, job) = next(waiting)
+                except StopIteration:
+                    more = False
+                    break
+                active.append((position, weight, job, next(job)))
+                weights += weight
+            if not active:
+                break
+            position, weight, job, number = active.popleft()
+            try:
+                active.append((position, weight, job, job.send(session.take(number))))
+            except StopIteration:
+                weights -= weight
+                yield position
+    finally:
+        for _, _, job, _ in active:
+            job.close()
+
+
+def write_many(session: SftpSession, files: Iterable[Sending], sent: Sent | None) -> Iterator[Sending]:
+    """Write whole new files; give each when it is closed and has its time and mode."""
+    begun: dict[int, Sending] = {}
+
+    def jobs() -> Iterator[tuple[int, Job]]:
+        for position, each in enumerate(files):
+            begun[position] = each
+            yield min(each.size, UNDER_WAY), _write(session, each, sent)
+
+    for position in run_jobs(session, jobs()):
+        yield begun.pop(position)
+
+
+def read_many(session: SftpSession, files: Iterable[Receiving], got: Sent | None) -> Iterator[Receiving]:
+    """Read whole files of known size; give each when its sink has all of it."""
+    begun: dict[int, Receiving] = {}
+
+    def jobs() -> Iterator[tuple[int, Job]]:
+        for position, each in enumerate(files):
+            begun[position] = each
+            yield min(each.size, UNDER_WAY), _read(session, each, got)
+
+    for position in run_jobs(session, jobs()):
+        yield begun.pop(position)
+
+
+def _write(session: SftpSession, file: Sending, sent: Sent | None) -> Job:
+    flags = wire.OpenFlag.WRITE | wire.OpenFlag.CREATE | wire.OpenFlag.TRUNCATE
+    mode = wire.pack_attributes(mode=file.open_mode)
+    opening = session.send(Ask.OPEN, calls.pack_path(file.path) + struct.pack(">I", flags) + mode)
+    handle = wire.pack_string((yield opening).expect(Answer.HANDLE).string())
+    block = min(session.write_size, UNDER_WAY // 8)
+    offset = 0
+    pending: deque[tuple[int, int]] = deque()
+    with _handle(session, handle) as close, file.source() as source:
+        while data := source.read(block):
+            where = handle + struct.pack(">QI", offset, len(data))
+            pending.append((session.send(Ask.WRITE, where, data), len(data)))
+            offset += len(data)
+            if len(pending) >= max(1, min(_REQUESTS, UNDER_WAY // block)):
+                yield from _acknowledged(pending, sent)
+        steps = [session.send(Ask.FSETSTAT, handle + mode)]
+        flush = session.send_extended(wire.FSYNC, handle) if wire.FSYNC in session.extensions else None
+        look = session.send(Ask.FSTAT, handle)
+        steps.append(close())
+        while pending:
+            yield from _acknowledged(pending, sent)
+        if flush is not None:
+            reply = yield flush
+            with calls.unless_unsupported():
+                reply.expect(Answer.STATUS)
+        size = (yield look).expect(Answer.ATTRS).attributes().size
+        for step in steps:
+            (yield step).expect(Answer.STATUS)
+    if size is not None and size != offset:
+        raise SftpRefused(Status.FAILURE)
+    marks = wire.pack_attributes(mtime=file.mtime, mode=file.mode)
+    (yield session.send(Ask.SETSTAT, calls.pack_path(file.path) + marks)).expect(Answer.STATUS)
+
+
+def _acknowledged(pending: deque[tuple[int, int]], sent: Sent | None) -> Job:
+    number, size = pending.popleft()
+    (yield number).expect(Answer.STATUS)
+    if sent is not None:
+        sent(size)
+
+
+def _read(session: SftpSession, file: Receiving, got: Sent | None) -> Job:
+    opening = session.send(Ask.OPEN, calls.pack_path(file.path) + struct.pack(">II", wire.OpenFlag.READ, 0))
+    handle = wire.pack_string((yield opening).expect(Answer.HANDLE).string())
+    block = min(session.read_size, UNDER_WAY // 8)
+    most = max(1, min(_REQUESTS, UNDER_WAY // block))
+    pending: deque[tuple[int, int, int]] = deque()
+    asked = 0
+
+    def ask(start: int, size: int) -> int:
+        return session.send(Ask.READ, handle + struct.pack(">QI", start, size))
+
+    with _handle(session, handle) as close, file.sink() as sink:
+        while asked < file.size or pending:
+            while asked < file.size and len(pending) < most:
+                wanted = min(block, file.size - asked)
+                pending.append((ask(asked, wanted), asked, wanted))
+                asked += wanted
+            number, start, wanted = pending.popleft()
+            data = (yield number).expect(Answer.DATA).string()
+            if not data or len(data) > wanted:
+                raise SftpLost("data of a length that was not asked for")
+            yield from _rest(sink, data, start, wanted, ask)
+            if got is not None:
+                got(wanted)
+        (yield close()).expect(Answer.STATUS)
+
+
+def _rest(sink: IO[bytes], data: bytes, start: int, wanted: int, ask: Callable[[int, int], int]) -> Job:
+    """Write a block, and ask for what a server left out of its answer, as it may."""
+    sink.write(data)
+    while len(data) < wanted:
+        start, wanted = start + len(data), wanted - len(data)
+        data = (yield ask(start, wanted)).expect(Answer.DATA).string()
+        if not data or len(data) > wanted:
+            raise SftpLost("data of a length that was not asked for")
+        sink.write(data)
+
+
+@contextlib.contextmanager
+def _handle(session: SftpSession, handle: bytes) -> Iterator[Callable[[], int]]:
+    """Give the request that closes a handle; where it was not made, make it, so that the server does not keep it."""
+    closed = False
+
+    def close() -> int:
+        nonlocal closed
+        closed = True
+        return session.send(Ask.CLOSE, handle)
+
+    try:
+        yield close
+    finally:
+        if not closed:
+            with contextlib.suppress(SftpLost):
+                close()
