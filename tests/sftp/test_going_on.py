@@ -19,6 +19,8 @@ from mqi_cli.hosts.sshd import OpenSSHServer
 from servers.proxy import TcpProxy
 from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
 
+# the first ones with every run, fifty each way with the tests that take minutes
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 50))]
 LARGE = {"large.raw": random.Random(7).randbytes(5 << 20)}
 
 
@@ -29,7 +31,7 @@ def cuttable(tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
         yield Bench(tmp_path, make_host("ssh", port=proxy.port)), proxy
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_an_upload_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
     cuttable: tuple[Bench, TcpProxy], seed: int
 ) -> None:
@@ -57,7 +59,7 @@ def test_an_upload_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
     assert bench.leftovers() == []
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_download_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
     cuttable: tuple[Bench, TcpProxy], seed: int
 ) -> None:
@@ -81,6 +83,29 @@ def test_a_download_that_is_cut_at_any_byte_goes_on_and_arrives_whole(
 
     assert isinstance(done, Done)
     assert cuts
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_shell_a_transfer_that_is_cut_goes_on_too(
+    tmp_path: Path, sftp_server: OpenSSHServer, make_host: Callable[..., Host], seed: int
+) -> None:
+    chance = random.Random(seed)
+    with TcpProxy(sftp_server.port) as proxy:
+        bench = Bench(tmp_path, make_host("sftp_only", port=proxy.port))
+        fill(bench.source, {f"d{number % 3}/{number}": chance.randbytes(30_000) for number in range(60)})
+        fill(bench.outputs, {f"{number}": chance.randbytes(30_000) for number in range(60)})
+
+        for move, way in ((bench.upload, "up"), (bench.download, "down")):
+            proxy.cut_after(**{way: chance.randrange(20_000, 1_500_000)})
+            for _ in range(5):
+                with contextlib.suppress(HostError):
+                    done = move()
+                    break
+            assert isinstance(done, Done)
+
+    assert contents(bench.input) == contents(bench.source)
     assert contents(bench.destination) == contents(bench.outputs)
     assert bench.leftovers() == []
 
