@@ -221,5 +221,5 @@ def test_without_plugins_only_the_cores_own_sections_are_read(desk):
     assert (config.hosts, config.workflows, config.sections) == ({}, {}, {})
     assert config.sources[0].workflow == "qa"
     assert desk.problems("daemon: {x: 1}\n", light=True) == [
-        "FILE:1: daemon.x: unknown key; known: lease, log, retry_first, retry_most, stop_within"
+        "FILE:1: daemon.x: unknown key; known: keep_log, lease, log, retry_first, retry_most, stop_within"
     ]

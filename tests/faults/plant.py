@@ -221,12 +221,15 @@ class Crew:
                 self.start(name)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send one of them a signal."""
+        """Send one of them a signal; a killed one is gone when this returns."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.running[name].pid, number)
+        if number == signal.SIGKILL:
+            self.running[name].wait(30)
 
     def end(self) -> dict[str, int]:
         """Ask all to end, the conductor last; return their exit codes."""
+        wait_for(self._all_catch_the_signal, "each process to have come up", limit=30, stand=self._plant.stand)
         codes = {}
         for names in ([name for name in self.running if name != "conductor"], ["conductor"]):
             for name in (each for each in names if each in self.running):
@@ -236,6 +239,22 @@ class Crew:
                 codes[name] = self.running[name].wait(60)
         self.running.clear()
         return codes
+
+    def _all_catch_the_signal(self) -> bool:
+        """Whether each that runs has come so far that a SIGTERM doesn't simply end the interpreter."""
+        return all(
+            process.poll() is not None or catches(process.pid, signal.SIGTERM) for process in self.running.values()
+        )
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (proc(5), SigCgt)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 @contextlib.contextmanager

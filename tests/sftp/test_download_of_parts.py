@@ -69,6 +69,8 @@ def test_fetched_again_it_finds_them_in_place(bench: Bench) -> None:
 
 def test_a_download_of_parts_that_was_cut_goes_on(bench: Bench) -> None:
     fill_all(bench)
+    # large, so that it is still on its way when the first small one is there, also where many travel at once
+    fill(outputs(bench, "2"), {"large.raw": b"\1" * (24 << 20)})
     ctx = context(bench)
     ctx.stop = lambda: bool(list(bench.destination.parent.glob(".mqi-*/results/1/dose.raw")))
     assert isinstance(DOWNLOAD.run(bench.case(fingerprint="f"), ctx), Wait)
