@@ -84,7 +84,7 @@ def measure(place: Path, server: OpenSSHServer, runs: int) -> None:
         places = [Place(PurePosixPath(each.parent), 1) for each in started(server)]
         seconds = min(look(host, places) for _ in range(LOOKS))
         print(f"One look at {runs} runs on one host, one call over SSH: {seconds:.2f} s (best of {LOOKS})")
-        worker = next(int(each["pid"]) for each in store.workers.all() if each["lane"] == "ssh-exec")
+        worker = next(each.pid for each in store.workers.all() if each.lane == "ssh-exec")
         before, began, sessions = cpu(worker), time.monotonic(), connections(server)
         time.sleep(WATCH)
         share = (cpu(worker) - before) / (time.monotonic() - began)

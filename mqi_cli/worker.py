@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
 from mqi_cli.errors import BrokerError, MqiError, RetryLater
 from mqi_cli.host_pool import HostPool
+from mqi_cli.machine import machine_name
 from mqi_cli.message import EVENTS_LANE, Command, Event, EventKind, Facts, MessageError, decode, encode, event_id
 from mqi_cli.plugins import Plugins
 from mqi_cli.sources import CaseFinder
@@ -56,7 +56,7 @@ class Worker:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.lane = lane
-        self.name = f"{lane}@{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self.name = f"{lane}@{machine_name()}-{os.getpid()}"
         self._config = config
         self._plugins = plugins
         self._broker = broker
@@ -284,7 +284,7 @@ class Worker:
     def _alive(self, *, leaving: bool = False) -> Event:
         data: dict[str, Any] = {
             "lane": self.lane,
-            "machine": socket.gethostname().split(".")[0],
+            "machine": machine_name(),
             "pid": os.getpid(),
             "started": self._started,
             "busy": len(self._turns),

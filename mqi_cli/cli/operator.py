@@ -318,9 +318,9 @@ class Operator:
 
     def hand(self) -> str:
         """Name this process as the holder of a lease."""
-        import socket
+        from mqi_cli.machine import machine_name
 
-        return f"hand:{self.actor}@{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        return f"hand:{self.actor}@{machine_name()}-{os.getpid()}"
 
 
 def _nothing_to_report(kind: EventKind, data: Facts) -> None:

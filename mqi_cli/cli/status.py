@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 app = single_command()
 
-SILENT_AFTER = 60.0  # seconds: four signs of life of a worker that did not come; `mqi watch` says it then, too
-
 
 @dataclass(frozen=True)
 class Trouble:
@@ -44,7 +42,11 @@ def status(json: Json = False) -> None:
 
 
 def overview(operator: Operator) -> dict[str, Any]:
-    """Return what `mqi status` shows. `health` is live (nothing wrong), degraded (it works, something is wrong) or down."""
+    """Return what `mqi status` shows.
+
+    `health` is down (no daemon), live (it runs, and not each of its processes has come up yet), ready (all is well) or
+    degraded (it works as far as it can, and something is wrong).
+    """
     from mqi_cli.daemon import DaemonFiles
 
     files = DaemonFiles(operator.config.state_dir)
@@ -52,18 +54,19 @@ def overview(operator: Operator) -> dict[str, Any]:
     daemon = files.read_status() if pid is not None else None
     exists = operator.config.state_path.exists()
     counts = operator.store.cases.counts() if exists else dict.fromkeys(CaseState, 0)
-    elsewhere = list(_workers_elsewhere(operator, daemon)) if exists else []
-    troubles = [*_troubles(operator, pid, daemon, counts, exists=exists), *_silent(elsewhere)]
-    health = (
-        "down"
-        if pid is None
-        else ("starting" if daemon is None or not daemon.ready else "degraded" if troubles else "live")
-    )
+    further = list(_further(operator, daemon)) if exists else []
+    troubles = [*_troubles(operator, pid, daemon, counts, exists=exists), *_silent(further)]
+    if pid is None:
+        health = "down"
+    elif daemon is None or not daemon.ready:
+        health = "live"
+    else:
+        health = "degraded" if troubles else "ready"
     return {
         "health": health,
         "daemon": None if daemon is None else {"pid": pid, "started_at": daemon.started_at, "state": daemon.state},
         "processes": [] if daemon is None else [dataclasses.asdict(child) for child in daemon.children],
-        "workers_elsewhere": elsewhere,
+        "further_workers": further,
         "broker": "rabbitmq" if operator.config.broker else "embedded",
         "unsent": operator.store.messages.unsent_count() if exists else 0,
         "lanes": {lane: load._asdict() for lane, load in operator.store.switches.loads().items()} if exists else {},
@@ -101,28 +104,25 @@ def _troubles(
         )
 
 
-def _workers_elsewhere(operator: Operator, daemon: Any) -> Iterator[dict[str, Any]]:
-    """Yield the workers that are not this daemon's, without the silent ones in whose place another one works."""
-    import socket
+def _further(operator: Operator, daemon: Any) -> Iterator[dict[str, Any]]:
     import time
 
-    here, now = socket.gethostname().split(".")[0], time.time()
-    own = {child.pid for child in daemon.children} if daemon else set()
-    workers = operator.store.workers.all()
-    alive = {(each["lane"], each["machine"]) for each in workers if now - each["seen_at"] < SILENT_AFTER}
-    for each in workers:
-        silent = max(0.0, now - each["seen_at"])
-        if each["machine"] == here and (each["pid"] in own or silent >= SILENT_AFTER):
-            continue  # this daemon's, or one of a daemon that was before
-        if silent < SILENT_AFTER or (each["lane"], each["machine"]) not in alive:
-            yield {"name": each["name"], "lane": each["lane"], "machine": each["machine"], "silent_for": silent}
+    from mqi_cli.further_workers import further_workers, is_silent
+    from mqi_cli.machine import machine_name
+
+    now = time.time()
+    own = {child.pid for child in daemon.children if child.pid} if daemon else set()
+    for each in further_workers(operator.store.workers.all(), own, machine=machine_name(), now=now):
+        silent_for = max(0.0, now - each.seen_at)
+        row = {"name": each.name, "lane": each.lane, "machine": each.machine}
+        yield row | {"silent_for": silent_for, "silent": is_silent(each, now)}
 
 
-def _silent(elsewhere: list[dict[str, Any]]) -> Iterator[Trouble]:
+def _silent(further: list[dict[str, Any]]) -> Iterator[Trouble]:
     from mqi_cli.quantity import age
 
-    for each in elsewhere:
-        if each["silent_for"] >= SILENT_AFTER:
+    for each in further:
+        if each["silent"]:
             yield Trouble(
                 f"worker {each['name']} has given no sign for {age(each['silent_for'])}; what it had goes to others",
                 f"look at {each['machine']}; it is forgotten an hour after its last sign",
@@ -137,13 +137,12 @@ def overview_text(data: dict[str, Any]) -> str:
 
     now = time.time()
     daemon = data["daemon"]
-    first = {"down": "DOWN", "starting": "STARTING", "degraded": "DEGRADED", "live": "LIVE"}[data["health"]]
     since = (
         f"daemon {daemon['pid']} for {age(now - daemon['started_at'])}, {data['broker']} queue"
         if daemon
         else "no daemon"
     )
-    lines = [f"{first}  {since}"]
+    lines = [f"{data['health'].upper()}  {since}"]
     cases = data["cases"]
     lines.append("cases  " + ("  ".join(f"{count} {state}" for state, count in cases.items() if count) or "none yet"))
     if data["unsent"]:
@@ -159,13 +158,13 @@ def overview_text(data: dict[str, Any]) -> str:
     if data["processes"]:
         up = [child["name"] for child in data["processes"] if child["state"] == "running"]
         lines.append(f"procs  {len(up)} of {len(data['processes'])} running: {', '.join(up)}")
-    if data["workers_elsewhere"]:
-        names = [each["name"] for each in data["workers_elsewhere"] if each["silent_for"] < SILENT_AFTER]
-        lines.append(f"away   {len(names)} workers of other machines: {', '.join(names) or 'none'}")
+    if data["further_workers"]:
+        names = [each["name"] for each in data["further_workers"] if not each["silent"]]
+        lines.append(f"more   {len(names)} workers besides the daemon's: {', '.join(names) or 'none'}")
     for trouble in data["troubles"]:
         lines.append(f"!  {trouble['text']}")
         if trouble["hint"]:
             lines.append(f"   -> {trouble['hint']}")
     if not data["troubles"]:
-        lines.append("all is well")
+        lines.append("all is well" if data["health"] == "ready" else "not all of its processes have come up yet")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import EXCLUDED
 
-from mqi_cli.store.records import GpuRow, HostRow, LaneLoad
+from mqi_cli.store.records import GpuRow, HostRow, LaneLoad, WorkerRow
 from mqi_cli.store.statements import Rows, Statement, blank
 from mqi_cli.store.tables import AlertTable, FlagTable, GpuTable, HostTable, WorkerTable
 
@@ -153,9 +153,10 @@ class Workers:
             name=name, lane=lane, machine=machine, pid=pid, busy=busy, started_at=started_at, seen_at=now
         ).execute(self._database)
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return every worker, as rows."""
-        return list(WorkerTable.select().order_by(WorkerTable.lane, WorkerTable.name).dicts().execute(self._database))
+    def all(self) -> list[WorkerRow]:
+        """Return every worker, by lane and name."""
+        query = WorkerTable.select().order_by(WorkerTable.lane, WorkerTable.name)
+        return [WorkerRow(**row) for row in query.dicts().execute(self._database)]
 
     def left(self, name: str) -> None:
         """Take out a worker that has ended in good order."""

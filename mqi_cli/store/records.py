@@ -153,6 +153,18 @@ class OutboxRow(NamedTuple):
     body: bytes
 
 
+class WorkerRow(NamedTuple):
+    """A worker as it last gave a sign of life. Times are wall seconds."""
+
+    name: str
+    lane: str
+    machine: str
+    pid: int
+    busy: int
+    started_at: float
+    seen_at: float
+
+
 class LaneLoad(NamedTuple):
     """How many messages the broker held of a lane, and how many lay among its dead letters."""
 

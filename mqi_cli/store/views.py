@@ -14,7 +14,7 @@ from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.store import Store
 from mqi_cli.store.database import translated
 from mqi_cli.store.parts import LIVE
-from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, LaneLoad, PartRow
+from mqi_cli.store.records import CaseRow, EventRow, GpuRow, HostRow, LaneLoad, PartRow, WorkerRow
 from mqi_cli.store.tables import AlertTable, CaseTable, PartTable
 
 # What a person should see first comes first.
@@ -29,19 +29,6 @@ STATE_ORDER = (
 )
 
 SEARCHED = 20_000  # of the cases that ended only so many, the newest, are searched in every column
-
-
-@dataclass(frozen=True)
-class WorkerRow:
-    """A worker as it last gave a sign of life. Times are wall seconds."""
-
-    name: str
-    lane: str
-    machine: str
-    pid: int
-    busy: int
-    started_at: float
-    seen_at: float
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ class Views:
                 parts=tuple(store.parts.live(limit=parts)),
                 hosts=tuple(store.hosts.all()),
                 gpus=tuple(store.gpus.all()),
-                workers=tuple(WorkerRow(**row) for row in store.workers.all()),
+                workers=tuple(store.workers.all()),
                 lanes=tuple(self._lanes()),
                 alerts=tuple(self._alerts()),
                 events=tuple(self._events(events)),

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.crew import BROKEN, ChildState
 from mqi_cli.daemon import DaemonStatus
+from mqi_cli.further_workers import further_workers, is_silent
 from mqi_cli.printable import printable
 from mqi_cli.quantity import age, size, time_of_day
-from mqi_cli.store.records import CaseRow, GpuRow, HostRow, LaneLoad, PartRow
-from mqi_cli.store.views import STATE_ORDER, LaneCount, NamedEvent, WatchData, WorkerRow
+from mqi_cli.store.records import CaseRow, GpuRow, HostRow, LaneLoad, PartRow, WorkerRow
+from mqi_cli.store.views import STATE_ORDER, LaneCount, NamedEvent, WatchData
 from mqi_cli.watch.grid import Column, Row
 
 BAD, WARN, GOOD, QUIET = "bold red", "yellow", "green", "dim"
@@ -27,7 +28,6 @@ STATE_STYLES = {
 }
 _EVENT_STYLES = {"held": BAD, "bug": BAD, "failed": WARN, "lost": WARN, "alert": WARN, "host": WARN, "case-done": GOOD}
 _LAST_EXIT_SHOWN = 900.0  # seconds that a process which runs well again keeps saying why it was started anew
-_SILENT_AFTER = 60.0  # seconds; a worker tells every 15 that it lives
 
 CASE_COLUMNS = (
     Column("state", "STATE", 8, 0),
@@ -104,8 +104,13 @@ class DaemonView:
     status: DaemonStatus | None
 
 
-def make_view(data: WatchData | None, daemon: DaemonView, *, now: float, problem: str = "", hint: str = "") -> View:
-    """Turn one moment into a view. `data` is None where there is no state database yet, or none that can be read."""
+def make_view(
+    data: WatchData | None, daemon: DaemonView, *, machine: str, now: float, problem: str = "", hint: str = ""
+) -> View:
+    """Turn one moment into a view. `data` is None where there is no state database yet, or none that can be read.
+
+    `machine` is the name of the machine that the daemon runs on.
+    """
     parts: dict[int, list[PartRow]] = {}
     for part in data.parts if data else ():
         parts.setdefault(part.case, []).append(part)
@@ -116,7 +121,7 @@ def make_view(data: WatchData | None, daemon: DaemonView, *, now: float, problem
         banners=tuple(_banners(data, daemon, problem, hint)),
         cases=tuple(_case(row, parts.get(row.id, []), now) for row in data.cases) if data else (),
         hosts=tuple(_hosts(data, now)) if data else (),
-        workers=tuple(_workers(data, daemon, now)),
+        workers=tuple(_workers(data, daemon, machine, now)),
         events=tuple(_event(each) for each in data.events) if data else (),
     )
 
@@ -278,13 +283,13 @@ def _gpu(row: GpuRow, lease: str, now: float) -> Row:
     )
 
 
-def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable[Row]:
-    workers = {worker.pid: worker for worker in data.workers} if data else {}
-    own: set[str] = set()
+def _workers(data: WatchData | None, daemon: DaemonView, machine: str, now: float) -> Iterable[Row]:
+    workers = {worker.pid: worker for worker in data.workers if worker.machine == machine} if data else {}
+    own: set[int] = set()
     for child in daemon.status.children if daemon.status else ():
         worker = workers.get(child.pid) if child.pid is not None else None
         if worker is not None and child.name.rpartition("-")[0] == worker.lane:
-            own.add(worker.name)
+            own.add(worker.pid)
         recent = child.state in BROKEN or now - child.since < _LAST_EXIT_SHOWN
         note = f"last: {child.last_exit}" if child.last_exit and recent else ""
         if child.state in BROKEN and child.next_start is not None:
@@ -295,7 +300,7 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
             cells={
                 "name": printable(child.name),
                 "state": str(child.state),
-                "busy": str(worker.busy) if worker and worker.name in own else "",
+                "busy": str(worker.busy) if worker and worker.pid in own else "",
                 "for": age(now - child.since),
                 "restarts": str(child.restarts) if child.restarts else "",
                 "memory": size(child.memory) if child.memory is not None else "",
@@ -305,7 +310,7 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
         )
     if data is None:
         return
-    yield from (_other_worker(worker, now) for worker in _others(data.workers, own, now))
+    yield from (_further(worker, now) for worker in further_workers(data.workers, own, machine=machine, now=now))
     counts = {lane.lane: lane for lane in data.lanes}
     loaded = {name for name, load in data.loads.items() if load.held or load.dead}
     for name in sorted(counts.keys() | loaded):
@@ -315,30 +320,18 @@ def _workers(data: WatchData | None, daemon: DaemonView, now: float) -> Iterable
         yield Row(key="outbox", cells=cells, styles={"state": WARN})
 
 
-def _others(workers: Sequence[WorkerRow], own: set[str], now: float) -> Iterable[WorkerRow]:
-    """Return the workers that are not this daemon's, without the silent ones in whose place another one came."""
-    latest: dict[tuple[str, str], float] = {}
-    for worker in workers:
-        place = worker.lane, worker.machine
-        latest[place] = max(worker.seen_at, latest.get(place, 0.0))
-    for worker in workers:
-        replaced = now - worker.seen_at >= _SILENT_AFTER and worker.seen_at < latest[worker.lane, worker.machine]
-        if worker.name not in own and not replaced:
-            yield worker
-
-
-def _other_worker(worker: WorkerRow, now: float) -> Row:
-    silent = now - worker.seen_at
+def _further(worker: WorkerRow, now: float) -> Row:
+    silent = is_silent(worker, now)
     return Row(
         key=worker.name,
         cells={
             "name": printable(worker.name),
-            "state": "running" if silent < _SILENT_AFTER else "silent",
+            "state": "silent" if silent else "running",
             "busy": str(worker.busy),
-            "for": age(silent if silent >= _SILENT_AFTER else now - worker.started_at),
+            "for": age(now - (worker.seen_at if silent else worker.started_at)),
             "note": f"on {printable(worker.machine)}",
         },
-        styles={"state": GOOD} if silent < _SILENT_AFTER else {"": QUIET},
+        styles={"": QUIET} if silent else {"state": GOOD},
     )
 
 

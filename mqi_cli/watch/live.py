@@ -17,6 +17,7 @@ from rich.text import Text
 from mqi_cli.clock import Clock
 from mqi_cli.daemon import DaemonFiles
 from mqi_cli.errors import StateError
+from mqi_cli.machine import machine_name
 from mqi_cli.signals import waking_signals
 from mqi_cli.store import Store, open_store
 from mqi_cli.store.views import CaseDetail, Views, WatchData
@@ -54,7 +55,7 @@ class Source:
             self._data = None
             problem, hint = error.message, error.hint
         daemon = DaemonView(self._files.running(), self._files.read_status())
-        return make_view(self._data, daemon, now=self._clock.now(), problem=problem, hint=hint)
+        return make_view(self._data, daemon, machine=machine_name(), now=self._clock.now(), problem=problem, hint=hint)
 
     def case(self) -> CaseText | None:
         """Return the text of the open case, as of the last `view`."""

@@ -112,7 +112,7 @@ def sample_view(store: Store, *, now: float = NOW, find: str = "", daemon: bool 
     )
     status = DaemonStatus(3999, __version__, "/etc/mqi/mqi.yaml", "", now - 86400, "running", True, 0, "", children)
     found = DaemonView(3999, status) if daemon else DaemonView(None, None)
-    return make_view(Views(store).snapshot(find=find, ended_since=now - 86400), found, now=now)
+    return make_view(Views(store).snapshot(find=find, ended_since=now - 86400), found, machine="qa1", now=now)
 
 
 def main(target: Path, *, width: int = 150, height: int = 38) -> None:

@@ -22,7 +22,7 @@ SOURCES = {"mqi_cli": ROOT, **{path.name: path.parent for path in sorted((ROOT /
 # From the ground up: a module imports from its own layer and from those above it in this table, and within a layer there
 # are no circles. `config.*` means the package and all in it that no layer names. A new module is given its place here.
 LAYERS = {
-    "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child forked "
+    "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child forked machine "
     "hosts.streams",
     "words": "case manifest message layout placeholders",
     "borders": "hosts.base scheduler broker.base broker.doorbell",
@@ -35,7 +35,7 @@ LAYERS = {
     "conductor": "condition standing dispatch conductor acts intake clockwork host_pool",
     "worker": "turn worker patrolling conductor_process",
     "daemon": "crew launch daemon announce supervised supervisor daemon_process processes unit",
-    "views": "core_checks doctor watch.* demo.*",
+    "views": "further_workers core_checks doctor watch.* demo.*",
     "command line": "cli.* __main__",
 }
 

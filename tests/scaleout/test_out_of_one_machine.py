@@ -39,7 +39,7 @@ def test_two_other_machines_share_the_work_and_one_that_dies_in_the_middle_loses
         for lane in ("sftp", "ssh-exec"):
             machines.start_worker(name, lane)
     with machines.daemon():
-        wait_for(lambda: len(machines.status()["workers_elsewhere"]) == 4, "the workers", stand=machines.stand)
+        wait_for(lambda: len(machines.status()["further_workers"]) == 4, "the workers", stand=machines.stand)
         machines.drop_cases(CASES)
         wait_for(
             lambda: machines.states()["done"] >= CASES // 4, "a quarter", limit=90, pause=0.5, stand=machines.stand
@@ -49,7 +49,7 @@ def test_two_other_machines_share_the_work_and_one_that_dies_in_the_middle_loses
         wait_for(lambda: machines.states()["done"] == CASES, "the rest", limit=90, pause=0.5, stand=machines.stand)
         machines.stop("box3")
         wait_for(
-            lambda: not any("box3" in each["name"] for each in machines.status()["workers_elsewhere"]), "box3 to leave"
+            lambda: not any("box3" in each["name"] for each in machines.status()["further_workers"]), "box3 to leave"
         )
 
     assert set(machines.starts().values()) == {1}, "a program was started twice"

@@ -128,7 +128,7 @@ def test_without_a_daemon_it_says_so_and_what_to_do(store: Store) -> None:
 
 
 def test_without_a_state_database_it_says_how_to_begin() -> None:
-    view = make_view(None, DaemonView(None, None), now=NOW)
+    view = make_view(None, DaemonView(None, None), machine="qa1", now=NOW)
     text = plain(frame(view, 80, 24))
     assert "no cases: mqi case add DIRECTORY, or mqi scan" in text
     assert "no daemon is running -> mqi daemon start" in text
@@ -328,5 +328,5 @@ def test_a_process_that_does_not_run_is_told_once(store: Store) -> None:
     with store.transaction():
         store.switches.raise_alert("process:ssh-exec-1", text="ssh-exec-1 does not run: fatal", hint="", now=NOW)
     for daemon in (DaemonView(1, status), DaemonView(None, None)):
-        view = make_view(Views(store).snapshot(), daemon, now=NOW)
+        view = make_view(Views(store).snapshot(), daemon, machine="qa1", now=NOW)
         assert sum("ssh-exec-1" in banner.text for banner in view.banners) == 1
