@@ -60,6 +60,7 @@ _FACE = {
     "Verdict": "check",
     "Clock": "clock",
     "RemoteLayout": "layout",
+    "key_of": "layout",
     "tool_dir": "layout",
     "Earlier": "message",
     "GpuLease": "message",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from mqi_cli.hosts.base import Sending as Sending
     from mqi_cli.hosts.base import Space as Space
     from mqi_cli.layout import RemoteLayout as RemoteLayout
+    from mqi_cli.layout import key_of as key_of
     from mqi_cli.layout import tool_dir as tool_dir
     from mqi_cli.manifest import Entry as Entry
     from mqi_cli.manifest import Manifest as Manifest

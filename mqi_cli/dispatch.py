@@ -111,6 +111,7 @@ class Dispatcher:
                 if done.step != part.step or (done.plan and part.part)
             ),
             digest=step_digest(steps[place], salt=self._config.key_salt),
+            owner=self._store.owner,
         )
 
     def lease_gpus(self, part: PartRow) -> bool:

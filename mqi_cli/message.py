@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from mqi_cli.case import KEY_PATTERN
+from mqi_cli.layout import OWNER_PATTERN
 
 VERSION = 1
 MAX_BYTES = 64 * 1024  # RabbitMQ 4.3 takes 16 MiB; ids never need more than this
@@ -78,6 +79,7 @@ class Command:
     gpus: tuple[GpuLease, ...] = ()
     earlier: tuple[Earlier, ...] = ()
     digest: str = ""  # of what the conductor's config says of the step
+    owner: str = ""  # the installation's mark: part of the case's directory's name on hosts
 
 
 class EventKind(StrEnum):
@@ -202,6 +204,7 @@ class _Reader:
             gpus=tuple(_Reader(each).gpu() for each in self._objects("gpus")),
             earlier=tuple(_Reader(each).earlier() for each in self._objects("earlier")),
             digest=self._text("digest", empty=True),
+            owner=self._owner() if "owner" in self._body else "",  # absent as `plan` is
         )
         return self._finished(command)
 
@@ -262,6 +265,12 @@ class _Reader:
         value = self._text("case")
         if not KEY_PATTERN.match(value):
             raise MessageError("the field case is not a case key")
+        return value
+
+    def _owner(self) -> str:
+        value = self._text("owner", empty=True)
+        if not OWNER_PATTERN.match(value):
+            raise MessageError("the field owner is not an installation's mark")
         return value
 
     def _whole(self, name: str, *, least: int = 0) -> int:

@@ -166,6 +166,7 @@ class PatrolContext(Protocol):
     sources: Sequence[SourceView]
     hosts: Sequence[str]
     workflows: Mapping[str, Workflow]
+    owner: str  # this installation's mark in the names of its directories on hosts
 
     @property
     def data_dir(self) -> Path:

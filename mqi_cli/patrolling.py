@@ -46,6 +46,7 @@ class Round:
         self.sources: Sequence[SourceView] = config.source_views() if sources is None else sources
         self.hosts: Sequence[str] = tuple(config.hosts)
         self.workflows: Mapping[str, Workflow] = config.workflows
+        self.owner = store.owner
         self._data_dir = config.state_dir / "plugins" / plugins.owner_of("patrol", patrol.name)
         self._hosts = hosts
         self._intake = intake

@@ -113,6 +113,7 @@ class StageContext(Protocol):
     part: str
     attempt: int
     turn: int
+    owner: str  # this installation's mark in the names of its directories on hosts
     workflow: Workflow  # all steps, to look up another one's options
     earlier: Sequence[Earlier]  # what the finished parts of earlier steps reported, and the plan of this one
     facts: Facts  # what this part remembered in earlier turns and attempts

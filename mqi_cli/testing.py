@@ -77,6 +77,7 @@ class KitContext:
         self.part = ""
         self.attempt = 1
         self.turn = 1
+        self.owner = ""
         self.workflow = Workflow("test", (Step(self.step, stage, options),))
         self.earlier: Sequence[Earlier] = ()
         self.facts: Facts = {}

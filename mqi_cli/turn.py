@@ -78,6 +78,7 @@ class Turn:
         self.gpus: Sequence[GpuLease] = command.gpus
         self.stage = step.stage
         self.case_key = command.case
+        self.owner = command.owner
         self._host_name = step.host
         self._data_dir = config.state_dir / "plugins" / plugin
         self._hosts = hosts
@@ -109,7 +110,7 @@ class Turn:
     @property
     def layout(self) -> RemoteLayout:
         """Return where the case lies on the step's host."""
-        return RemoteLayout(self.host.base_dir, self.case_key)
+        return RemoteLayout(self.host.base_dir, self.case_key, self.owner)
 
     @property
     def fence(self) -> str:

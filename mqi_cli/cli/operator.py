@@ -128,6 +128,12 @@ class Operator:
 
     # ---- looking ----
 
+    @property
+    def owner(self) -> str:
+        """This installation's mark in the names of its directories on hosts."""
+        owner: str = self.store.owner
+        return owner
+
     def section(self, name: str) -> Any:
         """Return a plugin's config section."""
         return self.config.sections[name]

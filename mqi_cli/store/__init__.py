@@ -85,6 +85,11 @@ class Store:
 
         return Messages(self.database)
 
+    @cached_property
+    def owner(self) -> str:
+        """This installation's mark, which never changes; empty where it had cases before there were marks."""
+        return self.switches.owner()
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Do several operations as one. Takes the write lock at once, so that no read in it can be out of date.

@@ -91,10 +91,17 @@ _FOR_MANY = (
         UPDATE tally SET cases = cases - 1 WHERE state = OLD.state; END""",
 )
 
+# With cases there may be directories on hosts already, which are called by the key alone.
+_OWNER = (
+    """INSERT INTO flag (name, value) SELECT 'owner',
+        CASE WHEN EXISTS (SELECT 1 FROM case_) THEN '' ELSE lower(hex(randomblob(3))) END""",
+)
+
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the first schema", _INITIAL),
     ("steps that fan out list their parts first", _PLANS),
     ("no operation of the daemon reads a whole table", _FOR_MANY),
+    ("directories on hosts bear the installation's mark", _OWNER),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -185,6 +185,11 @@ class Switches:
         else:
             FlagTable.delete().where(FlagTable.name == "drain").execute(self._database)
 
+    def owner(self) -> str:
+        """Return the installation's mark."""
+        query = FlagTable.select(FlagTable.value).where(FlagTable.name == "owner")
+        return next((str(value) for (value,) in query.tuples().execute(self._database)), "")
+
     def loads(self) -> dict[str, LaneLoad]:
         """Return what the broker held of each lane when the conductor last looked."""
         query = FlagTable.select(FlagTable.value).where(FlagTable.name == "lanes")

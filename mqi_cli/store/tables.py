@@ -225,7 +225,7 @@ class AlertTable(Model):
 
 
 class FlagTable(Model):
-    """Switches of the whole installation: `drain` with its reason."""
+    """Switches of the whole installation: `drain` with its reason, and what is known of it: `owner`, `lanes`."""
 
     name = TextField(primary_key=True)
     value = TextField()

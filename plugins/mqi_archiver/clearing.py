@@ -29,7 +29,7 @@ def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str]) -> lis
         if name in cleared:
             continue
         host = ctx.host_named(name)
-        root = RemoteLayout(host.base_dir, case.key).root
+        root = RemoteLayout(host.base_dir, case.key, ctx.owner).root
         with host.files() as files:
             there = files.stat(root)
             if there is not None and not there.is_dir:

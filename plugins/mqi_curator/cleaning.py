@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from mqi_cli import (
-    KEY_PATTERN,
     CaseCleared,
     CaseState,
     CaseView,
@@ -18,6 +18,7 @@ from mqi_cli import (
     PatrolContext,
     RemoteLayout,
     Workflow,
+    key_of,
     tool_dir,
 )
 from mqi_curator.config import CuratorSection
@@ -69,21 +70,25 @@ def _is_archived(case: CaseView, workflow: Workflow | None) -> bool:
 
 
 def survey(
-    host: Host, find: Callable[[str], CaseView | None], workflows: Mapping[str, Workflow]
+    host: Host, find: Callable[[str], CaseView | None], workflows: Mapping[str, Workflow], *, owner: str
 ) -> tuple[list[Removable], list[Kept]]:
-    """Look through a host's base directory. What is not named like a case is passed over; `find` gives a key's case."""
+    """Look through a host's base directory. `find` gives a key's case.
+
+    What is not named like a case of this installation, `owner`, is passed over: nothing of it is ours.
+    """
     removable: list[Removable] = []
     kept: list[Kept] = []
     with host.files() as files:
         if files.stat(host.base_dir) is None:
             return [], []
         for entry in sorted(files.listing(host.base_dir), key=lambda entry: entry.name):
-            if not KEY_PATTERN.match(entry.name) or not entry.is_dir:
+            key = key_of(entry.name, owner)
+            if key is None or not entry.is_dir:
                 continue
-            found = judge(entry.name, find(entry.name), host.name, workflows)
-            if isinstance(found, Removable) and (foreign := _foreign(files, host, entry.name)):
+            found = judge(key, find(key), host.name, workflows)
+            if isinstance(found, Removable) and (foreign := _foreign(files, host.base_dir / entry.name)):
                 things = "1 thing" if foreign == 1 else f"{foreign} things"
-                found = Kept(entry.name, f"{found.reason}, but {things} in it did not come from mqi")
+                found = Kept(key, f"{found.reason}, but {things} in it did not come from mqi")
             if isinstance(found, Removable):
                 removable.append(found)
             else:
@@ -91,35 +96,36 @@ def survey(
     return removable, kept
 
 
-def _foreign(files: Files, host: Host, key: str) -> int:
+def _foreign(files: Files, root: PurePosixPath) -> int:
     """Count what lies in a case's directory beside what mqi puts there: somebody's notes are not ours to remove."""
-    names = [entry.name for entry in files.listing(RemoteLayout(host.base_dir, key).root)]
+    names = [entry.name for entry in files.listing(root)]
     return sum(name not in _OURS and not name.startswith(".") for name in names)
 
 
-def remove(host: Host, key: str) -> None:
+def remove(host: Host, key: str, *, owner: str) -> None:
     """Remove a case's directory on a host.
 
     It is renamed out of its place first: a case that is begun again meanwhile finds nothing there rather than half.
     """
-    finish_removals(host)
+    finish_removals(host, owner=owner)
     with host.files() as files:
-        place = tool_dir(host.base_dir) / f"{_REMOVED}{key}-{secrets.token_hex(4)}"
+        root = RemoteLayout(host.base_dir, key, owner).root
+        place = tool_dir(host.base_dir) / f"{_REMOVED}{root.name}-{secrets.token_hex(4)}"
         files.make_directory(place.parent, parents=True, exist_ok=True)
-        root = RemoteLayout(host.base_dir, key).root
         if files.stat(root) is not None:
             files.rename(root, place)
             files.remove_tree(place)
 
 
-def finish_removals(host: Host) -> None:
-    """Finish removals that were cut off: what was renamed out of its place was judged before."""
+def finish_removals(host: Host, *, owner: str) -> None:
+    """Finish this installation's removals that were cut off: what was renamed out of its place was judged before."""
     place = tool_dir(host.base_dir)
     with host.files() as files:
         if files.stat(place) is None:
             return
         for entry in list(files.listing(place)):
-            if entry.is_dir and entry.name.startswith(_REMOVED):
+            name = entry.name.removeprefix(_REMOVED).rpartition("-")[0]
+            if entry.is_dir and entry.name.startswith(_REMOVED) and key_of(name, owner):
                 files.remove_tree(place / entry.name)
 
 
@@ -141,8 +147,8 @@ def clear_in_time(ctx: PatrolContext) -> None:
 
 def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
     """Remove what may go; yield each key as it is gone."""
-    finish_removals(host)
-    removable, _ = survey(host, ctx.case, ctx.workflows)
+    finish_removals(host, owner=ctx.owner)
+    removable, _ = survey(host, ctx.case, ctx.workflows, owner=ctx.owner)
     for going in removable:
         if ctx.stopping():
             return
@@ -150,7 +156,7 @@ def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
         if case is None or case.state is not CaseState.DONE or (case.ended_at or before) >= before:
             continue
         if isinstance(judge(case.key, case, host.name, ctx.workflows), Removable):
-            remove(host, case.key)
+            remove(host, case.key, owner=ctx.owner)
             yield case.key
 
 

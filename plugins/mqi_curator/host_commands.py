@@ -100,9 +100,9 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
     """Remove from a host what is left of cases that need nothing there any more."""
     host = operator.host(name)
     workflows = operator.config.workflows
-    removable, kept = survey(host, operator.case, workflows)
+    removable, kept = survey(host, operator.case, workflows, owner=operator.owner)
     if not dry_run:
-        finish_removals(host)
+        finish_removals(host, owner=operator.owner)
     for each in kept:
         say(f"stays   {each.key}  {each.reason}")
     for going in removable:
@@ -123,7 +123,7 @@ def _remove(operator: Operator, host: Host, going: Removable) -> bool:
     if isinstance(judge(going.key, case, host.name, operator.config.workflows), Kept):
         say(f"stays   {going.key}  it was begun again meanwhile")
         return False
-    remove(host, going.key)
+    remove(host, going.key, owner=operator.owner)
     operator.report(CaseCleared(going.key, host.name))
     return True
 

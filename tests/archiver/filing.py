@@ -64,6 +64,7 @@ class Turn:
     part: str = ""
     attempt: int = 1
     turn: int = 1
+    owner: str = ""
     gpus: tuple[()] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     stop_after: float = float("inf")  # bytes of progress until the worker is asked to end

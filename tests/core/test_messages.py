@@ -29,7 +29,7 @@ KEY = "cabcdefgh23"
 COMMAND = Command(
     id=command_id(KEY, "run", "", 2, 3), lane="ssh-exec", case=KEY, revision=1, source="in", fingerprint="f" * 64,
     workflow="qa", step="run", part="", attempt=2, turn=3, cancel=True, facts={"submitted": 2, "ä": [None, 1.5]},
-    gpus=(GpuLease("GPU-0", 0), GpuLease("GPU-1", 1)), earlier=(Earlier("upload", "", 1, {"files": 223}),),
+    gpus=(GpuLease("GPU-0", 0), GpuLease("GPU-1", 1)), earlier=(Earlier("upload", "", 1, {"files": 223}),), owner="0a1b2c",
 )  # fmt: skip
 EVENT = Event(event_id(COMMAND.id, EventKind.DONE, 1), EventKind.DONE, "w1", 12.5, KEY, "run", "", 2, 3, {"facts": {}})
 
@@ -81,6 +81,8 @@ def test_any_facts_come_out_as_they_went_in(facts: dict[str, Any], attempt: int,
         (COMMAND, {"cancel": 1}, "cancel is not of type bool"),
         (COMMAND, {"case": "RP.1.2.840"}, "not a case key"),
         (COMMAND, {"case": KEY + "\n"}, "not a case key"),
+        (COMMAND, {"owner": "../x"}, "not an installation's mark"),
+        (COMMAND, {"owner": "0a1b2c\n"}, "not an installation's mark"),
         (COMMAND, {"step": ""}, "step is empty"),
         (COMMAND, {"facts": []}, "facts is not of type dict"),
         (COMMAND, {"gpus": ["GPU-0"]}, "gpus is not a list of objects"),
@@ -98,7 +100,7 @@ def test_what_is_not_exactly_ours_is_refused_with_a_reason(
 
 
 def test_a_command_that_an_earlier_version_left_in_a_queue_is_understood() -> None:
-    assert decode(changed(COMMAND, plan=...)) == COMMAND
+    assert decode(changed(COMMAND, plan=..., owner=...)) == replace(COMMAND, owner="")
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -25,6 +25,7 @@ from mqi_cli import (
     Step,
     StepOptions,
     Workflow,
+    key_of,
 )
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
@@ -110,23 +111,23 @@ def test_a_survey_passes_over_all_that_is_not_named_and_shaped_like_a_case(host:
         case("caaaaaaaaab", CaseState.CANCELLED),
         case("ceeeeeeeeee", CaseState.CANCELLED),
     ]
-    removable, kept = survey(host, {each.key: each for each in cases}.get, FILED)
+    removable, kept = survey(host, {each.key: each for each in cases}.get, FILED, owner="")
     assert [each.key for each in removable] == [KEYS[0], KEYS[2]]
     assert [each.key for each in kept] == [KEYS[1], KEYS[3]]
 
 
 def test_a_host_without_a_base_dir_has_nothing_to_clean(tmp_path: Path) -> None:
     bare = LocalHost("hpc", LocalHostSection(type="local", base_dir=str(tmp_path / "none")), tmp_path)
-    assert survey(bare, dict[str, CaseView]().get, FILED) == ([], [])
+    assert survey(bare, dict[str, CaseView]().get, FILED, owner="") == ([], [])
 
 
 def test_removing_takes_one_case_and_leaves_the_rest(host: LocalHost, tmp_path: Path) -> None:
-    remove(host, KEYS[0])
+    remove(host, KEYS[0], owner="")
     base = tmp_path / "base"
     assert not (base / KEYS[0]).exists()
     assert all((base / key / "input" / "a.ptn").exists() for key in KEYS[1:])
     assert list((base / ".mqi").iterdir()) == []
-    remove(host, KEYS[0])
+    remove(host, KEYS[0], owner="")
 
 
 def test_a_removal_that_was_cut_off_is_finished_by_the_next(host: LocalHost, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_next(host: LocalHost, tmp
     (half / "left").write_text("x")
     helper = tmp_path / "base" / ".mqi" / "bin"
     helper.mkdir()
-    remove(host, KEYS[0])
+    remove(host, KEYS[0], owner="")
     assert list((tmp_path / "base" / ".mqi").iterdir()) == [helper]
 
 
@@ -166,7 +167,7 @@ def test_a_case_that_is_begun_again_during_a_removal_finds_nothing_rather_than_h
             pass
 
     with host.files() as inner:
-        remove(WatchedHost(), KEYS[0])  # type: ignore[arg-type]
+        remove(WatchedHost(), KEYS[0], owner="")  # type: ignore[arg-type]
     assert seen == [True]
 
 
@@ -176,6 +177,7 @@ def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalH
 
         def __init__(self) -> None:
             self.config = SimpleNamespace(workflows=FILED)
+            self.owner = ""
             self.state = CaseState.CANCELLED
 
         def host(self, name: str) -> LocalHost:
@@ -205,6 +207,7 @@ class Round:
         self.clock = FakeClock(now)
         self.hosts = (host.name,)
         self.workflows = FILED
+        self.owner = ""
         self.reported: list[Any] = []
         self._host = host
         self._cases = {each.key: each for each in cases}
@@ -277,7 +280,7 @@ def unlink(path, *args, inner=os.unlink, **more):
 os.unlink = os.remove = unlink
 pathlib.Path.unlink = lambda self, missing_ok=False: unlink(self)
 host = LocalHost("hpc", LocalHostSection(type="local", base_dir=sys.argv[1]), pathlib.Path(sys.argv[1]))
-remove(host, "KEY")
+remove(host, "KEY", owner="")
 """
 
 
@@ -304,10 +307,40 @@ def test_a_directory_in_which_somebody_else_keeps_something_stays(host: LocalHos
     (root / "work").mkdir()
     (root / ".parts").mkdir()
     cases = {KEYS[0]: case(KEYS[0], CaseState.CANCELLED)}
-    assert [each.key for each in survey(host, cases.get, FILED)[0]] == [KEYS[0]]
+    assert [each.key for each in survey(host, cases.get, FILED, owner="")[0]] == [KEYS[0]]
 
     (root / "notes.txt").write_text("look at field 2 again")
 
-    removable, kept = survey(host, cases.get, FILED)
+    removable, kept = survey(host, cases.get, FILED, owner="")
     assert removable == []
     assert kept[0].reason == "cancelled, but 1 thing in it did not come from mqi"
+
+
+def test_of_two_installations_with_the_same_cases_on_one_host_each_clears_its_own_alone(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for owner in ("0a1b2c", "ffffff", ""):
+        layout = RemoteLayout(PurePosixPath(base), KEYS[0], owner)
+        Path(layout.input).mkdir(parents=True)
+        (Path(layout.input) / "a.ptn").write_text("x")
+        (base / ".mqi" / f"removed-{layout.root.name}-0000").mkdir(parents=True)
+    host = LocalHost("hpc", LocalHostSection(type="local", base_dir=str(base)), tmp_path)
+    mine = Round(host, filed(KEYS[0]))
+    mine.owner = "0a1b2c"
+
+    mine.go()
+
+    assert mine.reported == [CaseCleared(KEYS[0], "hpc")]
+    assert sorted(each.name for each in base.iterdir()) == [".mqi", KEYS[0], f"{KEYS[0]}-ffffff"]
+    assert sorted(each.name for each in (base / ".mqi").iterdir()) == [
+        f"removed-{KEYS[0]}-0000",
+        f"removed-{KEYS[0]}-ffffff-0000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["caaaaaaaaaa", "caaaaaaaaaa-", "caaaaaaaaaa-0a1b2d", "caaaaaaaaaa-0a1b2c-0", "caaaaaaaaaa-0a1b2c\n", "x-0a1b2c"],
+)
+def test_a_name_that_is_not_exactly_one_of_ours_names_no_case(name: str) -> None:
+    assert key_of("caaaaaaaaaa-0a1b2c", "0a1b2c") == "caaaaaaaaaa"
+    assert key_of(name, "0a1b2c") is None

@@ -161,18 +161,21 @@ def test_a_cancelled_case_is_cleaned_from_its_host_after_a_word(mqi: Mqi, tmp_pa
     mqi("case", "rerun", str(tmp_path / "going"), "--yes")
     mqi("case", "cancel", str(tmp_path / "going"), "--yes")
     keys = {row["name"].rpartition("/")[2]: row["key"] for row in json.loads(mqi("case", "list", "--json", "--all"))}
-    base = tmp_path / "base"
-    assert {each.name for each in base.iterdir() if each.name.startswith("c")} == set(keys.values())
+    places = {each.name.partition("-")[0]: each for each in (tmp_path / "base").iterdir() if each.name.startswith("c")}
+    assert set(places) == set(keys.values())
+    going, staying = places[keys["going"]], places[keys["staying"]]
+    stranger = going.with_name(f"{keys['going']}-ffffff")  # of an installation that knows a case of this name, too
+    stranger.mkdir()
 
     planned = mqi("host", "clean", "here", "--dry-run")
     assert f"would go {keys['going']}  cancelled" in planned
     assert f"stays   {keys['staying']}  done, but not archived" in planned
-    assert (base / keys["going"]).is_dir()
+    assert going.is_dir()
     assert "--yes" in mqi("host", "clean", "here", code=2)
-    assert (base / keys["going"]).is_dir()
+    assert going.is_dir()
     assert "Removed on here: 1 case directory" in mqi("host", "clean", "here", "--yes")
-    assert not (base / keys["going"]).exists()
-    assert (base / keys["staying"] / "input" / "a.dat").exists()
+    assert not going.exists() and stranger.is_dir()
+    assert (staying / "input" / "a.dat").exists()
     assert "nothing to remove" in mqi("host", "clean", "here", "--yes")
     assert "nothing of it is left on here" in mqi("case", "log", keys["going"])
 

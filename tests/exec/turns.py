@@ -53,6 +53,7 @@ class Context:
         self.part = part
         self.attempt = attempt
         self.turn = 1
+        self.owner = ""
         self.workflow = Workflow("qa", (Step(options.name, RUN, options),))
         self.earlier: Sequence[Earlier] = ()
         self.facts: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mqi_cli.errors import StateError
+from mqi_cli.layout import OWNER_PATTERN
 from mqi_cli.store import database, migrations, open_store
 from mqi_cli.store.database import APPLICATION_ID, file_system, prepare
 
@@ -153,6 +154,30 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
     assert pragma(path, "user_version") == BEFORE
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         execute(path, "SELECT * FROM more")
+
+
+def test_each_installation_has_a_mark_that_stays(path: Path) -> None:
+    store = open_store(path)
+    mark = store.owner
+    store.close()
+    other = open_store(path.with_name("other.db"))
+    assert OWNER_PATTERN.match(mark) and len(mark) == 6 and open_store(path).owner == mark != other.owner
+
+
+ONE_CASE = """INSERT INTO case_ (key, name, revision, source, directory, workflow, fingerprint, files, size, snapshot, look, look_boot,
+    look_since, state, step, reason, hint, priority, paused, cancelling, cleared, created_at, updated_at)
+    VALUES ('caaaaaaaaaa', 'case', 1, 'in', '/in/case', 'qa', '', 1, 1, '', '', '', 0, 'done', '', '', '', 0, 0, 0, '[]', 1, 1)"""
+
+
+def test_one_that_had_cases_before_there_were_marks_has_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (migrations, database):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:3])
+    store = open_store(path)
+    store.close()
+    execute(path, ONE_CASE)
+    monkeypatch.undo()
+    assert open_store(path).owner == ""
 
 
 MAKE = "import sys, pathlib; from mqi_cli.store.database import prepare; print(prepare(pathlib.Path(sys.argv[1])))"
