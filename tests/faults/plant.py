@@ -192,8 +192,9 @@ def _tail(file: Path) -> Sequence[str]:
 class Crew:
     """The conductor and a worker for each lane, started without a supervisor."""
 
-    def __init__(self, plant: Plant, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, plant: Plant, *, before: str = "", environment: dict[str, str] | None = None) -> None:
         self._plant = plant
+        self._program = ["-c", f"{before}\nfrom mqi_cli.cli.main import main\nmain()"] if before else ["-m", "mqi_cli"]
         self._environment = {**os.environ, **(environment or {})}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.starts = 0
@@ -205,7 +206,7 @@ class Crew:
             words.pop()  # a second worker of a lane goes no patrols
         with (self._plant.directory / f"{name}.log").open("ab") as output:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "mqi_cli", "--config", str(self._plant.config), *words],
+                [sys.executable, *self._program, "--config", str(self._plant.config), *words],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -258,9 +259,12 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 
 @contextlib.contextmanager
-def crew(plant: Plant, *names: str, **environment: str) -> Iterator[Crew]:
-    """Run a crew; afterwards each has ended by itself with exit code 0, and nothing of the plant runs any more."""
-    found = Crew(plant, environment=environment)
+def crew(plant: Plant, *names: str, before: str = "", **environment: str) -> Iterator[Crew]:
+    """Run a crew; afterwards each has ended by itself with exit code 0, and nothing of the plant runs any more.
+
+    `before` is what each of its programs does first, to set a limit that a test can't wait for.
+    """
+    found = Crew(plant, before=before, environment=environment)
     try:
         for name in names or CREW:
             found.start(name)
