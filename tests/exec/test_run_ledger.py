@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ from mqi_ssh_exec import doubt
 from mqi_ssh_exec.direct import Direct
 from mqi_ssh_exec.slurm import Slurm
 from servers.proxy import TcpProxy
+from servers.slurm import SlurmCluster
 
 FAULTS = 12
 MANY_FAULTS = 200
@@ -46,16 +48,25 @@ class Trial:
     """One part after the other, brought to its end by turns, while something goes wrong at random."""
 
     def __init__(
-        self, place: Path, server: OpenSSHServer, scheduler: Direct | Slurm, random: Random, proxy: TcpProxy
+        self,
+        place: Path,
+        server: OpenSSHServer,
+        random: Random,
+        proxy: TcpProxy,
+        *,
+        cluster: SlurmCluster | None = None,
     ) -> None:
         self.place = place
         self.server = server
         self.random = random
         self.proxy = proxy
-        self.scheduler = scheduler
+        self.cluster = cluster
+        self.scheduler: Direct | Slurm = Direct() if cluster is None else Slurm()
         (place / "far").mkdir()
-        self.bench = Bench(place, self._host(), scheduler)
+        self.bench = Bench(place, self._host(), self.scheduler)
+        self.acts: Counter[str] = Counter()
         self.faults = self.parts = self.done = 0
+        self.late = False  # something of the queue is still to be started again
 
     def _host(self) -> SshHost:
         known = self.place / "known_hosts"
@@ -74,8 +85,14 @@ class Trial:
     def go_wrong(self, ctx: Context) -> Context:
         """Do one thing that may happen."""
         self.faults += 1
-        act = self.random.choice(["cut up", "cut down", "reset", "worker", "kill", "kill", "early attempt"])
-        if act == "cut up":
+        acts = ["cut up", "cut down", "reset", "drop", "worker", "kill", "kill", "early attempt"]
+        act = self.random.choice([*acts, "controller", "slurmd"] if self.cluster else acts)
+        self.acts[act] += 1
+        if act == "drop":  # the server ends its side of every connection, as one that is restarted
+            self.server.drop_connections()
+        elif act in ("controller", "slurmd"):
+            self.restart_queue(act)
+        elif act == "cut up":
             self.proxy.cut_after(up=self.random.randint(1, 6000))
         elif act == "cut down":
             self.proxy.cut_after(down=self.random.randint(1, 6000))
@@ -96,6 +113,18 @@ class Trial:
                     continue
         return ctx
 
+    def restart_queue(self, daemon: str) -> None:
+        """Restart Slurm's controller, or kill the daemon of its node and start it again; now and then only later."""
+        assert self.cluster
+        if daemon == "controller":
+            self.cluster.stop_controller()
+        else:
+            self.cluster.kill_slurmd()
+        if self.random.random() < 0.5:
+            self.late = True  # a turn comes first, which meets the gap
+        else:
+            self.cluster.start()
+
     def context(self, attempt: int) -> Context:
         """Return a turn's context for an attempt of the part in hand."""
         name = f"part{self.parts}"
@@ -114,6 +143,7 @@ class Trial:
             assert time.monotonic() < end, f"part {self.parts} does not come to an end"
             if self.faults - begun < most and self.random.random() < 0.5:
                 ctx = self.go_wrong(ctx)
+            late, self.late = self.late, False
             try:
                 outcome = self.bench.turn(ctx)
             except HostError:
@@ -122,6 +152,9 @@ class Trial:
             except (RetryLater, GiveUp):
                 ctx = self.context(ctx.attempt + 1)
                 continue
+            finally:
+                if late and self.cluster:
+                    self.cluster.start()
             if isinstance(outcome, Done):
                 ledger = lines_of(self.place / f"part{self.parts}" / "ledger")
                 assert f"end {ctx.attempt}" in ledger, "it counts as done, but was cut short"
@@ -131,8 +164,10 @@ class Trial:
             time.sleep(min(outcome.seconds, self.random.uniform(0, 0.3)))
 
     def check(self) -> None:
-        """Hold the ledgers to the promise."""
+        """Hold the ledgers to the promise, and say what was done."""
         ledgers = [lines_of(self.place / f"part{number}" / "ledger") for number in range(1, self.parts + 1)]
+        begun = sum(line.startswith("start") for ledger in ledgers for line in ledger)
+        print(f"{self.parts} parts, {begun} starts, {self.faults} faults: {dict(self.acts)}")
         for ledger in ledgers:
             starts = [line for line in ledger if line.startswith("start")]
             assert "overlap" not in ledger, "two runs of one part lived at once"
@@ -161,10 +196,9 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, hasty: None) -> Iterat
     del hasty
     kind, seed = request.param
     server = request.getfixturevalue("login_node" if kind == "slurm" else "sshd")
-    if kind == "slurm":
-        request.getfixturevalue("slurm")
+    cluster = request.getfixturevalue("slurm") if kind == "slurm" else None
     with TcpProxy(server.port) as proxy:
-        made = Trial(tmp_path, server, Slurm() if kind == "slurm" else Direct(), Random(seed), proxy)
+        made = Trial(tmp_path, server, Random(seed), proxy, cluster=cluster)
         yield made
         made.close()
 

@@ -1,4 +1,4 @@
-"""A machine with simulated GPUs: a program that answers as `nvidia-smi` does, and runs that say which GPUs they use, from when to when."""
+"""A machine with simulated GPUs: a `nvidia-smi` for its PATH, and runs that say which GPUs they use, from when to when."""
 
 from __future__ import annotations
 
@@ -49,12 +49,18 @@ class Use:
 class GpuRoom:
     """GPUs that a test can renumber, take away and give to strangers."""
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "apps").mkdir(parents=True)
         (directory / "ledger").touch()
-        self.program = self._script("smi", _SMI)
+        self.programs = directory / "bin"  # for the host's PATH
+        self.programs.mkdir()
+        self._script("bin/nvidia-smi", _SMI)
         self.run = self._script("run.sh", _RUN)
+        self.uuids: list[str] = []
+
+    def fill(self, count: int) -> None:
+        """Put so many GPUs in."""
         self.uuids = [f"GPU-{number:08x}" for number in range(count)]
         self.show(self.uuids)
 

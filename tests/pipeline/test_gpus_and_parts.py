@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from mqi_cli.hosts.sshd import OpenSSHServer
 from pipeline.gpu_room import GpuRoom
 from servers.house import House, wait_for
 
 _CONFIG = """\
 state: {{path: state/state.db}}
 hosts:
-  gpu: {{type: local, base_dir: {base_dir}, limits: {{jobs: 20}}}}
+  gpu: {{type: ssh, hostname: 127.0.0.1, port: {port}, user: {user}, key_file: {key_file}, known_hosts: {known_hosts},
+        base_dir: {base_dir}, limits: {{jobs: 20}}}}
 sources:
   - {{path: incoming, complete_when: manual, workflow: dose}}
   - {{path: large, complete_when: manual, workflow: dose_on_two}}
@@ -31,7 +33,7 @@ workflows:
   dose_on_two:
     - upload: {{host: gpu}}
     - run: {{name: simulate, host: gpu, gpus: 2, command: "{run} {{case_key}} _ {seconds}", outputs: [dose.raw], poll: 300ms}}
-curator: {{interval: 1s, gpu_command: ["{smi}"]}}
+curator: {{interval: 1s}}
 workers: {{ssh-exec: {{threads: 8}}}}
 daemon: {{lease: 3s, retry_first: 1s, stop_within: 10s}}
 """
@@ -42,13 +44,26 @@ _FETCH = """\
 """
 
 
+@pytest.fixture
+def room(house: House, own_sshd: OpenSSHServer) -> GpuRoom:
+    """GPUs of the house's host: its own server, on which the plain command `nvidia-smi` tells of them."""
+    made = GpuRoom(house.directory / "room")
+    own_sshd.environment["PATH"] = f"{made.programs}:{os.environ['PATH']}"
+    house.server = own_sshd.start()
+    return made
+
+
 def configure(house: House, room: GpuRoom, *, seconds: float, fan_out: bool = False) -> None:
     """Write the config of a house with GPUs."""
+    section = house.server.host_section()
     house.config.write_text(
         _CONFIG.format(
             base_dir=house.far,
+            port=section.port,
+            user=section.user,
+            key_file=section.key_file,
+            known_hosts=section.known_hosts,
             run=room.run,
-            smi=room.program,
             seconds=seconds,
             fan_out='for_each: {files: "*/PlanInfo.txt"}, ' if fan_out else "",
             part="{part_index}" if fan_out else "_",
@@ -75,13 +90,20 @@ def leases(house: House) -> dict[str, str | None]:
     return {gpu["uuid"]: gpu["lease"] for gpu in json.loads(house.mqi("gpu", "list", "--json"))}
 
 
-def test_a_case_of_four_parts_on_two_gpus_runs_two_at_a_time(house: House) -> None:
-    room = GpuRoom(house.directory / "room", 2)
+def test_four_parts_on_two_gpus_run_two_at_a_time_and_once_each_though_conductor_and_worker_are_killed(
+    house: House, room: GpuRoom
+) -> None:
+    room.fill(2)
     configure(house, room, seconds=1.5, fan_out=True)
     case = make_case(house, "incoming", "case", fields=4)
     with house.daemon():
         wait_for(lambda: len(leases(house)) == 2, "the GPUs to be seen", pause=0.3)
         house.mqi("case", "add", str(case))
+        for begun in (1, 3):
+            wait_for(lambda begun=begun: len(room.uses()) >= begun, "parts to begin", pause=0.05)  # type: ignore[misc]
+            for name in ("conductor", "ssh-exec-1"):
+                pid = wait_for(lambda name=name: house.children().get(name), f"{name} to live")  # type: ignore[misc]
+                os.kill(pid, signal.SIGKILL)
         found = house.wait_state("done", "held", limit=60)
         assert found["state"] == "done", found["reason"]
         details: dict[str, Any] = json.loads(house.mqi("case", "show", "case", "--json"))
@@ -100,7 +122,7 @@ def test_a_case_of_four_parts_on_two_gpus_runs_two_at_a_time(house: House) -> No
 
 
 def test_the_checker_of_the_ledger_sees_a_gpu_that_two_runs_have(tmp_path: Path) -> None:
-    room = GpuRoom(tmp_path / "room", 2)
+    room = GpuRoom(tmp_path / "room")
     ledger = room.directory / "ledger"
     well = "start GPU-0 a/1 7 1.0\nstart GPU-1 b/1 8 1.5\nend GPU-0 a/1 7 2.0\nstart GPU-0 c/1 9 2.5\n"
     ledger.write_text(well)
@@ -112,8 +134,8 @@ def test_the_checker_of_the_ledger_sees_a_gpu_that_two_runs_have(tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
-def test_no_gpu_is_used_twice_and_none_leaks_whatever_happens(house: House, count: int) -> None:
-    room = GpuRoom(house.directory / "room", 5)
+def test_no_gpu_is_used_twice_and_none_leaks_whatever_happens(house: House, room: GpuRoom, count: int) -> None:
+    room.fill(5)
     taken = room.uuids[4]
     room.stranger(taken, there=True)
     configure(house, room, seconds=1.0, fan_out=True)
@@ -126,7 +148,7 @@ def test_no_gpu_is_used_twice_and_none_leaks_whatever_happens(house: House, coun
         end = time.monotonic() + 9 * count
         while set(states(house).values()) != {"done"}:
             assert time.monotonic() < end, house.mqi("case", "list", "--all") + house.mqi("gpu", "list")
-            match chance.choice(["renumber", "vanish", "stranger", "kill"]):
+            match chance.choice(["renumber", "vanish", "stranger", "kill", "cut"]):
                 case "renumber":
                     shown = [uuid for uuid in room.uuids if uuid != gone]
                     chance.shuffle(shown)
@@ -142,6 +164,8 @@ def test_no_gpu_is_used_twice_and_none_leaks_whatever_happens(house: House, coun
                         room.stranger(strange, there=True)
                 case "kill":
                     kill_one(house, chance)
+                case "cut":
+                    house.server.drop_connections()
             time.sleep(0.5)  # the pace of the faults, not a wait for something
         assert room.used_twice() == []
         assert {use.by.partition("/")[0] for use in room.uses()} == {each["key"] for each in house.cases()}
