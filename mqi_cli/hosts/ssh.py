@@ -40,6 +40,7 @@ class SshHost:
         )
         self._home: PurePosixPath | None = None
         self._runs_programs: bool | None = None
+        self._asked_before = False
         self._bulk = SshBulk(name, config, self._known_hosts, self._pool)
 
     @property
@@ -65,7 +66,7 @@ class SshHost:
         """Start a program with open streams; `bulk` over the system's own client, where that can be."""
         if self._runs_programs is False:
             raise self._no_shell()
-        wanted = not self._pool.warm if bulk is None else bulk
+        wanted = self._first_of_unknown_size() if bulk is None else bulk
         with self._bulk.process(argv) if wanted else nullcontext() as fast:
             if fast is not None:
                 self._runs_programs = True
@@ -147,6 +148,14 @@ class SshHost:
             yield connection, channel
         finally:
             lent.__exit__(None, None, None)
+
+    def _first_of_unknown_size(self) -> bool:
+        """Whether a client of its own is the quickest for what may be much or little.
+
+        That is so once, while nothing is open: it saves opening both. Whoever asks again gets a connection that stays.
+        """
+        first, self._asked_before = not self._asked_before, True
+        return first and not self._pool.warm
 
     def _prove_shell(self) -> None:
         """Find out once whether the account runs programs.

@@ -33,9 +33,10 @@ class Deadline:
 class Incoming(io.RawIOBase):
     """What a program prints. `remaining` says how many seconds a read may take; None for no limit."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, receive_into: Callable[[memoryview], int] | None = None) -> None:
         super().__init__()
         self._receive = receive
+        self._receive_into = receive_into  # without a time limit and without a copy
         self.remaining: Callable[[], float] | None = None
 
     def readable(self) -> bool:
@@ -45,6 +46,8 @@ class Incoming(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read what is there, at most a buffer full; 0 at the end."""
         view = memoryview(buffer).cast("B")
+        if self._receive_into is not None and self.remaining is None:
+            return self._receive_into(view)
         data = self._receive(len(view), self.remaining() if self.remaining else None)
         view[: len(data)] = data
         return len(data)

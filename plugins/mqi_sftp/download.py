@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mqi_cli import (
@@ -21,7 +22,7 @@ from mqi_cli import (
 from mqi_sftp.far_program import Unable
 from mqi_sftp.fetch import LOOK_AGAIN, Fetcher, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import is_in_place, prove_here
-from mqi_sftp.landing import Landing, WriteFailed
+from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Mark, directories_of
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
@@ -91,7 +92,10 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
         fetched = _by_files(ctx, origin, landing, placed, meter)
     if isinstance(fetched, Wait) or not landing.path.exists():
         return fetched
-    prove_here(landing, fetched, meter)
+    with ThreadPoolExecutor(1) as flushing:  # the disk writes while what was written is read back
+        flushed = flushing.submit(sync_file_system, landing.results)
+        prove_here(landing, fetched, meter)
+        flushed.result()
     placed.add(fetched.fingerprint)
     landing.settle()
     return fetched

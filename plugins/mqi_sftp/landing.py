@@ -40,10 +40,11 @@ class WriteFailed(Exception):
 
 
 class ArrivingFile(io.FileIO):
-    """A new file of ours alone that is hashed as it is written."""
+    """A new file of ours alone that is hashed as it is written, unless it is read back and hashed anyway."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, hashed: bool = True) -> None:
         self.path = path
+        self._hashed = hashed
         self.digest = hashlib.sha256()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, flags, 0o600))
@@ -51,7 +52,8 @@ class ArrivingFile(io.FileIO):
     def write(self, data: Buffer, /) -> int:
         """Write all of it; the system may take less at a time."""
         view = memoryview(data).cast("B")
-        self.digest.update(view)
+        if self._hashed:
+            self.digest.update(view)
         written = 0
         try:
             while written < len(view):
@@ -136,11 +138,11 @@ class Landing:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def open_file(self, path: str = "", *, slot: str = "file") -> ArrivingFile:
+    def open_file(self, path: str = "", *, slot: str = "file", hashed: bool = True) -> ArrivingFile:
         """Open a file that arrives. With its path noted it can be gone on with in a later turn."""
         place = self.arriving.with_name(slot)
         place.unlink(missing_ok=True)
-        sink = ArrivingFile(place)
+        sink = ArrivingFile(place, hashed=hashed)
         if path:
             self.arriving.with_name("name").write_text(path, encoding="utf-8")
         return sink

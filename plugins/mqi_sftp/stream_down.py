@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mqi_cli import Entry, HostFault, Manifest, StageContext, Wait, tool_dir
@@ -43,6 +43,7 @@ class DownStream:
         self._placed = placed
         self._meter = meter
         self._tree = Tree()
+        self._buffer = memoryview(bytearray(CHUNK))
 
     def fetch(self) -> Manifest | Wait:
         """Fill the landing directory, or find the results in their place. Raises `Unable` and what a download raises."""
@@ -87,10 +88,17 @@ class DownStream:
         far.say("hash")
         return self._hashed(far)
 
-    def _hashed(self, far: FarSide) -> Manifest:
+    def _receive_all(self, far: FarSide, prefix: str) -> None:
+        for each in self._tree.below(prefix).files:
+            self._receive(far, prefix, each)
+        self._meter.begin("proving what is on the host")
+
+    def _hashed(self, far: FarSide, *, first: Callable[[FarSide, str], None] | None = None) -> Manifest:
         tree = self._tree
         hashes: dict[str, str] = {}
         for prefix in self._prefixes:
+            if first:
+                first(far, prefix)
             found = far.hashes(tree.below(prefix))
             hashes |= {prefix + path: value for path, value in found.items()} if prefix else found
         unreadable = len(tree.files) - len(hashes)
@@ -120,13 +128,9 @@ class DownStream:
             if wait := wait_for_room(landing, plan):
                 return wait
             self._make(plan, manifest)
-            far.say("all\nhash\nlist")
-            for prefix in self._prefixes:
-                for each in self._tree.below(prefix).files:
-                    self._receive(far, prefix, each)
             del plan, manifest
-            self._meter.begin("proving what is on the host")
-            manifest = self._hashed(far)
+            far.say("all\nlist")
+            manifest = self._hashed(far, first=self._receive_all)
         if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
         return manifest
@@ -169,7 +173,7 @@ class DownStream:
             return None
         self._meter.begin(prefix + entry.path)
         digest = hashlib.sha256()
-        with begun[1].open("rb") as earlier, self._landing.open_file(prefix + entry.path) as sink:
+        with begun[1].open("rb") as earlier, self._landing.open_file(prefix + entry.path, hashed=False) as sink:
             # copied, because an earlier owner may hold the old one open
             left = length
             while left and (data := earlier.read(min(CHUNK, left))):
@@ -189,19 +193,19 @@ class DownStream:
     def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
         path = prefix + entry.path
         self._meter.begin(path)
-        with self._landing.open_file(path if entry.size >= RESUME_FROM else "") as sink:
+        with self._landing.open_file(path if entry.size >= RESUME_FROM else "", hashed=False) as sink:
             self._copy(far, sink, entry.size)
         self._landing.keep_file(path, mark=Mark.due(entry))
 
     def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
         left = size
         while left:
-            data = far.take(min(CHUNK, left))
-            if not data:
+            count = far.take(self._buffer[: min(CHUNK, left)])
+            if not count:
                 raise changed_meanwhile()
-            sink.write(data)
-            left -= len(data)
-            self._meter.move(len(data))
+            sink.write(self._buffer[:count])
+            left -= count
+            self._meter.move(count)
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -18,6 +18,7 @@ from mqi_cli.hosts import openssh
 from mqi_cli.hosts.base import Receiving, Sending
 from mqi_cli.hosts.openssh import Unsuitable, client_arguments, read_failure
 from mqi_cli.hosts.ssh import SshHost
+from mqi_cli.hosts.ssh_command import SshProcess
 from mqi_cli.hosts.sshd import OpenSSHServer, make_key
 from servers.faulty_sftp import FailsOneWrite, FaultySftpServer, ShortReads
 from servers.proxy import TcpProxy
@@ -121,6 +122,28 @@ def test_the_limit_of_connections_holds_and_leaves_one_for_everything_else(ssh_h
     with host.start(["cat"], bulk=True) as first, host.start(["cat"], bulk=True) as second:
         assert type(first) is not type(second), "the second one takes a channel of the connection that is left"
         assert host.run(["echo", "1"]).text == "1\n"
+
+
+def test_what_may_be_little_opens_one_way_and_from_the_second_time_on_a_connection_that_stays(
+    ssh_host: MakeHost,
+) -> None:
+    host = ssh_host()
+    ways = []
+    for _ in range(3):
+        with host.start(["true"], bulk=None) as process:
+            ways.append(type(process))
+
+    assert ways == [openssh.ClientProcess, SshProcess, SshProcess]
+
+
+def test_the_quick_key_exchange_is_asked_for_in_the_client_s_own_names(tmp_path: Path) -> None:
+    client = tmp_path / "ssh"
+    client.write_text("#!/bin/sh\nprintf '%s\\n' sntrup761x25519-sha512@openssh.com curve25519-sha256 other\n")
+    client.chmod(0o755)
+
+    wanted = ["-o", "KexAlgorithms=curve25519-sha256,sntrup761x25519-sha512@openssh.com"]
+    assert openssh.key_exchange(str(client)) == wanted
+    assert openssh.key_exchange(str(tmp_path / "none")) == [], "what can't be asked is left to the client"
 
 
 @pytest.mark.parametrize("changes", [{"limits": {"connections": 1}}, {"key_passphrase": "secret"}])

@@ -304,8 +304,8 @@ class DamagesWhatArrived:
 
 def damages_what_is_sent(program: str) -> str:
     """Make a way home on which bytes are changed."""
-    assert "| xargs -0 -r cat; done" in program
-    return program.replace("| xargs -0 -r cat; done", "| xargs -0 -r cat | tr '\\001\\002' '\\002\\003'; done")
+    assert "| xargs -0 -r cat; cat; }" in program
+    return program.replace("| xargs -0 -r cat; cat; }", "| xargs -0 -r cat | tr '\\001\\002' '\\002\\003'; cat; }")
 
 
 def tells_no_room(program: str) -> str:

@@ -44,6 +44,16 @@ def test_a_stream_needs_no_sftp_either_way(ssh_bench: Bench) -> None:
     assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
 
 
+def test_more_hashes_than_a_pipe_holds_wait_for_the_bytes_that_travel_beside_them(ssh_bench: Bench) -> None:
+    # 2,400 hashes are 230 kB, ready before the first large file is through
+    names = {f"many/{number:04d}-{'x' * 30}": str(number).encode() for number in range(2400)}
+    fill(ssh_bench.outputs, {"large": random.Random(4).randbytes(8 << 20)} | names)
+
+    assert isinstance(ssh_bench.download(), Done)
+
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
 @pytest.mark.parametrize("tool", ["tar", "xargs", "find"])
 def test_a_far_side_that_lacks_a_tool_gets_its_files_one_by_one(ssh_bench: Bench, tool: str) -> None:
     fill(ssh_bench.source, {"a": b"1", "b/c": b"2"})
