@@ -1,4 +1,4 @@
-"""What an operator does to cases: retry, rerun, pause, resume, cancel, priority, and working on a step by hand.
+"""What an operator does to cases: retry, rerun, pause, resume, cancel, priority; and what he holds back.
 
 Each act is one transaction of the conductor's own code, whether a daemon runs or not. What can't be done is refused
 with a `UsageError` that says who or what is in the way.
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mqi_cli.case import PART_LIVE, CaseState, PartState
+from mqi_cli.claims import named_part
 from mqi_cli.conductor import Conductor
 from mqi_cli.errors import UsageError
-from mqi_cli.message import Command
-from mqi_cli.stage import Step
 from mqi_cli.standing import counted
 from mqi_cli.store.records import CaseRow, PartRow
 
@@ -74,7 +73,7 @@ class Acts:
         return [part for part in found if part.state in states]
 
     def _one_of(self, case: CaseRow, parts: Sequence[PartRow], wanted: str) -> PartRow:
-        name = self._real_part(case, case.step, wanted)
+        name = named_part(self._store, case, case.step, wanted)
         found = next((each for each in parts if each.part == name), None)
         if found is None:
             part = self._store.parts.latest(case.id, case.step, name)
@@ -195,7 +194,7 @@ class Acts:
             return "cancelled" if ended else "cancelling: what runs on the host is ended first"
 
     def _cancel_part(self, case: CaseRow, wanted: str) -> str:
-        name = self._real_part(case, case.step, wanted)
+        name = named_part(self._store, case, case.step, wanted)
         part = self._store.parts.latest(case.id, case.step, name)
         if part is None or not (part.state in PART_LIVE or self._conductor.may_live(part)):
             state = part.state if part else "not begun"
@@ -250,135 +249,6 @@ class Acts:
             if not held:
                 self._conductor.dispatch.wake(f"gpu:{gpu.host}")
 
-    # ---- by hand ----
-
-    def claim(
-        self, identity: int, stage: str, *, step: str = "", part: str = "", worker: str, daemon_running: bool
-    ) -> Command:
-        """Take a step into the operator's own hands: return its command, leased to `worker`.
-
-        Of a step that fans out, that is first the plan that lists its parts, then the part that is named or the first
-        that is not done. Refuses, naming the holder, while a worker has it, or while the daemon is about to give it to
-        one.
-        """
-        with self._store.transaction():
-            case = self._case(identity)
-            chosen = self._choose(case, stage, step)
-            name = self._next_part(case, chosen, part)
-            found = self._store.parts.latest(case.id, chosen.name, name)
-            if found is None or found.state not in PART_LIVE or not found.current:
-                found = self._new_attempt(case, chosen, name, former=found)
-            else:
-                self._refuse_if_leased(case, found, daemon_running=daemon_running)
-            if not self._conductor.dispatch.lease_gpus(found):
-                raise UsageError(f"{found.gpus} free GPUs are needed on {found.host}", hint="mqi gpu list")
-            command = self._conductor.dispatch.command(case, found, turn=found.turn + 1)
-            now = self._conductor.clock.now()
-            self._store.messages.take_back(found.id)
-            self._store.parts.update(
-                found.id, state=PartState.WORKING, turn=command.turn, worker=worker, waiting_for="", due_at=None,
-                lease_until=now + self._conductor.config.daemon.lease, reason=f"{worker} works on it", hint="",
-                started_at=found.started_at or now,
-            )  # fmt: skip
-            self._note(case, "started", f"{chosen.name}{'/' + name if name else ''} begun by hand")
-            self._conductor.settle(case.id)
-            return command
-
-    def look(self, identity: int, stage: str, *, step: str = "", part: str = "") -> Command:
-        """Return the command of the newest attempt of a step's part, without claiming anything.
-
-        Of a step with several parts, one must be named.
-        """
-        with self._store.reading():
-            case = self._case(identity)
-            chosen = self._choose(case, stage, step)
-            names = self._part_names(case, chosen)
-            if not part and len(names) > 1:
-                raise UsageError(f"step {chosen.name} has the parts 1 to {len(names)}", hint="name one with --part")
-            name = self._real_part(case, chosen.name, part) if part else names[0] if names else ""
-            found = self._store.parts.latest(case.id, chosen.name, name)
-            if found is None:
-                raise UsageError(f"{chosen.name} of this case has not begun", hint=f"mqi case why {case.key}")
-            return self._conductor.dispatch.command(case, found, turn=max(found.turn, 1))
-
-    def part_names(self, identity: int, stage: str, *, step: str = "") -> list[str]:
-        """Return the parts of a step in their order: `[""]` where it does not fan out, or has not listed them yet."""
-        with self._store.reading():
-            case = self._case(identity)
-            return self._part_names(case, self._choose(case, stage, step)) or [""]
-
-    def unfinished(self, identity: int, step: str) -> bool:
-        """Whether a step has parts that are not done."""
-        with self._store.reading():
-            return any(part.state is not PartState.DONE for part in self._store.parts.of_step(identity, step))
-
-    def _part_names(self, case: CaseRow, step: Step) -> list[str]:
-        return [part.part for part in counted(self._store.parts.of_step(case.id, step.name))]
-
-    def _real_part(self, case: CaseRow, step: str, wanted: str) -> str:
-        """Return the name of the part that an operator means. Raises `UsageError` when there is none."""
-        names = [part.part for part in counted(self._store.parts.of_step(case.id, step)) if part.part]
-        if not names:
-            raise UsageError(f"step {step} of this case has no parts", hint=f"mqi case show {case.key}")
-        name = wanted.strip().lstrip("0") or "0"
-        if name not in names:
-            raise UsageError(f"step {step} has no part {wanted}: they are called 1 to {len(names)}")
-        return name
-
-    def _next_part(self, case: CaseRow, step: Step, wanted: str) -> str:
-        """Return the part that is to be worked on by hand: "" for the plan, and for a step that does not fan out."""
-        parts = self._store.parts.of_step(case.id, step.name)
-        plan = next((part for part in parts if part.plan), None)
-        if plan is None and (parts or not step.fans_out):
-            return self._real_part(case, step.name, wanted) if wanted else ""
-        if plan is None or plan.state is not PartState.DONE:
-            return ""
-        if wanted:
-            return self._real_part(case, step.name, wanted)
-        left = [part.part for part in counted(parts) if part.state is not PartState.DONE]
-        if not left:
-            raise UsageError(f"all parts of step {step.name} are done", hint="name one with --part to do it again")
-        return left[0]
-
-    def _choose(self, case: CaseRow, stage: str, name: str) -> Step:
-        workflow = self._conductor.config.workflows.get(case.workflow)
-        if workflow is None:
-            raise UsageError(
-                "the case has no workflow", hint=f"mqi case add DIRECTORY --workflow NAME gives it one ({case.key})"
-            )
-        if not case.fingerprint:
-            raise UsageError(f"the case is not complete: {case.reason}", hint=f"mqi case why {case.key}")
-        steps = [each for each in workflow.steps if each.stage.name == stage and name in ("", each.name)]
-        if not steps:
-            wanted = f"step {name} of stage {stage}" if name else f"step of stage {stage}"
-            raise UsageError(
-                f"workflow {workflow.name} has no {wanted}; it has: {', '.join(each.name for each in workflow.steps)}"
-            )
-        current = case.step or workflow.steps[0].name
-        chosen = next((each for each in steps if each.name == current), None)
-        if chosen is not None:
-            return chosen
-        names = [each.name for each in workflow.steps]
-        reached = [each for each in steps if names.index(each.name) < names.index(current)]
-        if not reached:
-            raise UsageError(
-                f"the case stands at step {current}, which comes before {steps[0].name}",
-                hint=f"mqi case why {case.key}",
-            )
-        if len(reached) > 1:
-            raise UsageError(
-                f"which step? the case has been through {', '.join(each.name for each in reached)}",
-                hint="name it with --step",
-            )
-        return reached[0]
-
-    def _new_attempt(self, case: CaseRow, step: Step, part: str, *, former: PartRow | None) -> PartRow:
-        if case.state in (CaseState.HELD, CaseState.CANCELLED) and step.name == (case.step or step.name):
-            self._conductor.move(case, CaseState.READY)
-        if not case.step:
-            self._store.cases.update(case.id, step=step.name)
-        return self._conductor.add_attempt(case, step, part=part, former=former if former and former.current else None)
-
     def _ended_unproven(self, case: CaseRow) -> list[PartRow]:
         """Return the newest attempts that ended for us while their run may live."""
         found = self._store.parts.maybe_alive(case.id)
@@ -393,22 +263,6 @@ class Acts:
             if self._conductor.may_live(part):
                 where = part.host or "this machine"
                 raise UsageError(f"a run of it may be alive on {where}", hint=f"first: mqi case cancel {case.key}")
-
-    def _refuse_if_leased(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> None:
-        now = self._conductor.clock.now()
-        if part.cancel:
-            raise UsageError(f"{part.step} of this case is being cancelled", hint=f"mqi case why {case.key}")
-        if part.state is PartState.WORKING and (part.lease_until or 0) > now:
-            left = (part.lease_until or 0) - now
-            raise UsageError(
-                f"{part.worker} works on {part.step} of this case (attempt {part.attempt}, lease for {left:.0f} s more)",
-                hint=f"wait for it, or: mqi case cancel {case.key}",
-            )
-        if daemon_running and (part.state is PartState.QUEUED or part.waiting_for in ("turn", "time")):
-            what = "is queued for the daemon's workers" if part.state is PartState.QUEUED else "is the daemon's"
-            raise UsageError(
-                f"{part.step} of this case {what}: {part.reason}", hint=f"mqi case pause {case.key}, or mqi daemon stop"
-            )
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)

@@ -37,7 +37,7 @@ class ByHand:
             parts += bool(command.part)
             if not command.plan and (part or not command.part):
                 return facts
-            if not command.plan and not self._operator.acts.unfinished(row.id, step):
+            if not command.plan and not self._operator.claims.unfinished(row.id, step):
                 return {"parts": parts}
 
     def _perform(
@@ -45,7 +45,7 @@ class ByHand:
     ) -> tuple[Command, Facts]:
         operator = self._operator
         self._numbers.clear()
-        command = operator.acts.claim(
+        command = operator.claims.claim(
             row.id, stage, step=step, part=part, worker=self._worker, daemon_running=operator.daemon_pid is not None
         )
         with Interruption() as stop, progress(command.step) as show:

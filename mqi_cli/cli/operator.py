@@ -104,6 +104,13 @@ class Operator:
         return Acts(self.conductor, actor=self.actor)
 
     @cached_property
+    def claims(self) -> Any:
+        """What takes a step into the operator's own hands."""
+        from mqi_cli.claims import Claims
+
+        return Claims(self.conductor, actor=self.actor)
+
+    @cached_property
     def _hosts(self) -> Any:
         from mqi_cli.host_pool import HostPool
 
@@ -284,7 +291,7 @@ class Operator:
 
     def part_names(self, stage: str, text: str, *, step: str = "") -> list[str]:
         """Return the parts of a step of a stage in their order; `[""]` where it does not fan out."""
-        names: list[str] = self.acts.part_names(self.row(text).id, stage, step=step)
+        names: list[str] = self.claims.part_names(self.row(text).id, stage, step=step)
         return names
 
     def stage_context(self, stage: str, text: str, *, step: str = "", part: str = "") -> tuple[CaseRef, StageContext]:
@@ -295,7 +302,7 @@ class Operator:
         from mqi_cli.turn import make_turn
 
         row = self.row(text)
-        command = self.acts.look(row.id, stage, step=step, part=part)
+        command = self.claims.look(row.id, stage, step=step, part=part)
         turn = make_turn(
             command,
             config=self.config,

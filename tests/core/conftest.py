@@ -12,6 +12,7 @@ import pytest
 
 from mqi_cli.acts import Acts
 from mqi_cli.case import CaseState
+from mqi_cli.claims import Claims
 from mqi_cli.clockwork import Clockwork
 from mqi_cli.conductor import Conductor
 from mqi_cli.config.loaded import Config
@@ -73,6 +74,7 @@ class Bench:
         self.store: Store = open_store(self.config.state_path)
         self.conductor = Conductor(self.store, self.config, clock=clock, random=Random(1))
         self.acts = Acts(self.conductor, actor="somebody")
+        self.claims = Claims(self.conductor, actor="somebody")
         self.intake = Intake(self.conductor)
         self.idle_lanes: set[str] = set()
         self.clockwork = Clockwork(self.conductor, lane_is_idle=self.idle_lanes.__contains__)

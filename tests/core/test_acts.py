@@ -143,7 +143,7 @@ def test_a_step_by_hand_is_leased_and_moves_the_case_like_a_workers(bench: Any) 
     case = bench.case()
     queued = bench.command()
 
-    command = bench.acts.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=False)
+    command = bench.claims.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=False)
 
     assert (command.attempt, command.turn) == (1, 2)
     assert not bench.answer(queued, EventKind.ACCEPTED)
@@ -156,7 +156,7 @@ def test_a_step_that_a_worker_has_is_refused_and_the_worker_named(bench: Any) ->
     bench.answer(bench.command(), EventKind.ACCEPTED, worker="sftp@here-7")
 
     with pytest.raises(UsageError, match=r"sftp@here-7 works on upload .*lease for 60 s"):
-        bench.acts.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
+        bench.claims.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
 
 
 def test_a_step_that_is_queued_for_a_running_daemon_is_left_to_it(bench: Any) -> None:
@@ -164,16 +164,16 @@ def test_a_step_that_is_queued_for_a_running_daemon_is_left_to_it(bench: Any) ->
     bench.command()
 
     with pytest.raises(UsageError, match="queued for the daemon"):
-        bench.acts.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
+        bench.claims.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
 
 
 def test_a_later_step_is_refused_and_an_earlier_one_is_repeated_without_moving_the_case(bench: Any) -> None:
     case = bench.case()
     with pytest.raises(UsageError, match="stands at step upload, which comes before archive"):
-        bench.acts.claim(case.id, "archive", worker="hand:me@here-1", daemon_running=False)
+        bench.claims.claim(case.id, "archive", worker="hand:me@here-1", daemon_running=False)
     bench.do(bench.command())
 
-    command = bench.acts.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=False)
+    command = bench.claims.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=False)
     bench.answer(command, EventKind.DONE, facts={})
 
     assert bench.fresh(case).step == "run"
@@ -184,7 +184,7 @@ def test_a_later_step_is_refused_and_an_earlier_one_is_repeated_without_moving_t
 def test_a_held_step_is_worked_on_by_hand_and_the_case_goes_on(bench: Any) -> None:
     case = held(bench)
 
-    command = bench.acts.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
+    command = bench.claims.claim(case.id, "upload", worker="hand:me@here-1", daemon_running=True)
     assert bench.fresh(case).state is CaseState.RUNNING
     bench.answer(command, EventKind.DONE, facts={})
 
@@ -202,7 +202,7 @@ def test_a_step_that_is_being_cancelled_is_nobodys_to_take_up(bench: Any) -> Non
     assert bench.part(case).cancel
     before = bench.part(case)
     with pytest.raises(UsageError, match="being cancelled"):
-        bench.acts.claim(case.id, "run", worker="somebody", daemon_running=False)
+        bench.claims.claim(case.id, "run", worker="somebody", daemon_running=False)
     assert bench.part(case) == before
 
 
@@ -249,6 +249,6 @@ def test_by_hand_a_host_with_a_queue_of_its_own_needs_no_gpu_of_ours(make_bench:
     assert part.gpus == 0
     bench.answer(bench.command(), EventKind.GAVE_UP, reason="exit code 3", hint="")
 
-    command = bench.acts.claim(case.id, "run", worker="hand", daemon_running=False)
+    command = bench.claims.claim(case.id, "run", worker="hand", daemon_running=False)
 
     assert (command.attempt, command.gpus) == (2, ())

@@ -275,23 +275,23 @@ def test_by_hand_the_plan_comes_first_and_then_each_part_in_turn(bench: Any) -> 
     bench.do(bench.command())
     order = []
     for _ in range(4):
-        command = bench.acts.claim(case.id, "run", step="run", worker="hand", daemon_running=False)
+        command = bench.claims.claim(case.id, "run", step="run", worker="hand", daemon_running=False)
         order.append((command.plan, command.part))
         bench.answer(command, EventKind.DONE, worker="hand", facts={"parts": 3} if command.plan else {})
 
     assert order == [(True, ""), (False, "1"), (False, "2"), (False, "3")]
-    assert not bench.acts.unfinished(case.id, "run")
+    assert not bench.claims.unfinished(case.id, "run")
 
 
 def test_looking_at_a_step_with_parts_needs_the_name_of_one(bench: Any) -> None:
     case, _ = to_parts(bench, 2)
 
-    assert bench.acts.part_names(case.id, "run") == ["1", "2"]
+    assert bench.claims.part_names(case.id, "run") == ["1", "2"]
     with pytest.raises(UsageError, match="has the parts 1 to 2"):
-        bench.acts.look(case.id, "run")
-    assert bench.acts.look(case.id, "run", part="2").part == "2"
+        bench.claims.look(case.id, "run")
+    assert bench.claims.look(case.id, "run", part="2").part == "2"
     with pytest.raises(UsageError, match="no part 3"):
-        bench.acts.look(case.id, "run", part="3")
+        bench.claims.look(case.id, "run", part="3")
 
 
 def test_one_part_is_cancelled_alone_and_the_case_is_held_after_the_others(bench: Any) -> None:

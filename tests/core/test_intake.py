@@ -107,7 +107,7 @@ def test_a_directory_outside_every_source_waits_for_its_operator(bench: Any) -> 
     assert row.state is CaseState.WAITING
     assert "by hand" in row.reason
     assert bench.commands() == []
-    command = bench.acts.claim(row.id, "upload", worker="hand:me@here-1", daemon_running=True)
+    command = bench.claims.claim(row.id, "upload", worker="hand:me@here-1", daemon_running=True)
     assert command.step == "upload"
 
 
