@@ -48,6 +48,11 @@ class SlurmCluster:
         self._write_files()
 
     @property
+    def small_disk(self) -> Path:
+        """A file system of 4 MiB that the node sees as well; a plain directory where none can be mounted."""
+        return self.directory / "small"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a program needs to talk to this Slurm and no other."""
         return {"SLURM_CONF": str(self.conf), _MARK: self.mark}
@@ -133,12 +138,17 @@ class SlurmCluster:
             for pid in pids:
                 _kill(pid)
             time.sleep(0.05)
+        if self.small_disk.is_mount():
+            subprocess.run(("umount", "-l", self.small_disk), check=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _write_files(self) -> None:
         at = self.directory
-        for name in ("state", "spool", "munge", "gpu"):
+        for name in ("state", "spool", "munge", "gpu", "small"):
             (at / name).mkdir(mode=0o755)
+        if self.apart:  # now: what is mounted later is not seen in the node's name space
+            mount = ("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(self.small_disk))
+            subprocess.run(mount, check=False, capture_output=True)
         at.chmod(0o755)
         (at / "munge" / "key").write_bytes(secrets.token_bytes(128))
         (at / "munge" / "key").chmod(0o600)
