@@ -83,6 +83,12 @@ def local_bench(tmp_path: Path, open_host: Callable[..., Host]) -> Iterator[Benc
     made.end_all()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no submission wait for the end of its run: in these tests all of them take long."""
+    monkeypatch.setattr("mqi_ssh_exec.run.AT_ONCE", 0)
+
+
 @pytest.fixture(scope="session")
 def login_node(_slurm_cluster: SlurmCluster) -> Iterator[OpenSSHServer]:
     """An SSH server on which Slurm's commands work."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -108,8 +109,9 @@ class FarSide:
             start_new_session=True,
         )
         assert program.stdin
-        program.stdin.write(call.stdin)
-        program.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may say no, or be killed, before it has read that
+            program.stdin.write(call.stdin)
+            program.stdin.close()
         program.stdin = None
         return program
 

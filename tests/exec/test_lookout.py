@@ -34,6 +34,7 @@ class Counted:
         return getattr(self._host, name)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_however_many_runs_there_are_one_call_looks_at_all_of_them(bench: Bench) -> None:
     contexts = [
         bench.context(f"echo on >>{bench.ledger}; sleep 60", name=f"step{number}", poll="30s") for number in range(RUNS)
@@ -57,6 +58,7 @@ def test_however_many_runs_there_are_one_call_looks_at_all_of_them(bench: Bench)
         assert len(host.calls) == turn + 1, "more than one call in an interval"
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_nobody_asks_for_any_more_is_not_looked_at(local_bench: Bench) -> None:
     clock = [0.0]
     lookout = Lookout(elapsed=lambda: clock[0])
@@ -74,11 +76,12 @@ def test_one_host_has_one_lookout_whoever_asks(local_bench: Bench) -> None:
     assert lookout_of(local_bench.host) is lookout_of(local_bench.host)
 
 
-def test_a_run_whose_log_does_not_grow_any_more_is_ended(bench: Bench) -> None:
-    ctx = bench.context("for i in 1 2 3; do echo $i; sleep 1; done; sleep 60", stall_limit="2s")
-    with pytest.raises(GiveUp, match=r"its log did not grow for 2 s \(stall_limit\), and it was ended"):
-        bench.drive(ctx)
-    assert bench.log(ctx).split() == ["1", "2", "3"] and not bench.living()
+@pytest.mark.usefixtures("at_once")
+def test_a_run_whose_log_does_not_grow_any_more_is_ended(local_bench: Bench) -> None:
+    ctx = local_bench.context("for i in 1 2 3; do echo $i; sleep 0.8; done; sleep 60", stall_limit="1s")
+    with pytest.raises(GiveUp, match=r"its log did not grow for 1 s \(stall_limit\), and it was ended"):
+        local_bench.drive(ctx)
+    assert local_bench.log(ctx).split() == ["1", "2", "3"] and not local_bench.living()
 
 
 CONFIG = """

@@ -69,8 +69,11 @@ class Place:
 
 
 @pytest.fixture(params=["direct", "slurm"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
+) -> Iterator[Place]:
     """Each of the two ways. What is waited for at length on a real cluster takes a moment."""
+    del at_once
     for name, seconds in (("SETTLE_FOR", 1.0), ("LOOK_AGAIN", 0.2)):
         monkeypatch.setattr(doubt, name, seconds)
     monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 0.3)
@@ -125,7 +128,7 @@ def rewrite(bench: Bench, ctx: Context, **changes: str) -> None:
 
 def test_silence_in_the_middle_of_a_look_is_noticed_and_leaves_no_thread(place: Place, server: OpenSSHServer) -> None:
     with TcpProxy(server.port) as proxy:
-        bench = place.bench(server, port=proxy.port, idle_timeout=2.0, connect_timeout=2.0)
+        bench = place.bench(server, port=proxy.port, idle_timeout=1.0, connect_timeout=1.0)
         ctx = begun(bench, f"until [ -e {bench.directory}/go ]; do sleep 0.1; done")
         bench.host.close()
         before = threading.active_count()

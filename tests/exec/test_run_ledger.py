@@ -27,7 +27,7 @@ from mqi_ssh_exec.slurm import Slurm
 from servers.proxy import TcpProxy
 from servers.slurm import SlurmCluster
 
-FAULTS = 12
+FAULTS = 10
 MANY_FAULTS = 200
 
 # Whatever the command starts holds the lock while it lives. The ledger is on the disk before the work begins.
@@ -130,7 +130,7 @@ class Trial:
         name = f"part{self.parts}"
         place = self.place / name
         place.mkdir(exist_ok=True)
-        seconds = round(self.random.uniform(0.1, 1.5), 1)
+        seconds = round(self.random.uniform(0.1, 0.8), 1)
         command = COMMAND.format(place=place, attempt=attempt, seconds=seconds)
         return self.bench.context(command, attempt=attempt, name=name)
 
