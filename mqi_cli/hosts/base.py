@@ -88,6 +88,12 @@ class Process(Protocol):
     stdout: IO[bytes]
     bulk: bool  # whether it has the quickest way that there is
 
+    def pass_on(self, source: IO[bytes], size: int) -> int:
+        """Write bytes of an open file, from its position on and at most `size`; return how many, 0 at its end.
+
+        Raises the file's own `OSError` as it is.
+        """
+
     def wait(self, timeout: float) -> Completed:
         """Wait for its end. `stdout` holds nothing that was read through the stream; `stderr` is the last 64 KiB."""
 

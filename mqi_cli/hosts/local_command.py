@@ -14,7 +14,7 @@ from typing import IO
 
 from mqi_cli.errors import HostFault, HostUnreachable, describe_os_error
 from mqi_cli.hosts.base import Completed
-from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain
+from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain, pass_on
 
 _CHUNK = 256 * 1024
 _AFTER_EXIT = 2.0  # seconds that output may still be in the pipe when the program has ended
@@ -169,6 +169,10 @@ class LocalProcess:
         self.stdin: IO[bytes] = self._writer
         self._errors = ErrorTail(errors.read, name=f"stderr-{name}")
 
+    def pass_on(self, source: IO[bytes], size: int) -> int:
+        """Write bytes of an open file."""
+        return pass_on(source, size, self.stdin)
+
     def wait(self, timeout: float) -> Completed:
         """Close standard input, read what is left of the output, and return the end."""
         deadline = Deadline(timeout)
@@ -198,7 +202,7 @@ class LocalProcess:
                 raise HostUnreachable(f"host {self._name}: a command's output did not end in time", host=self._name)
         return os.read(self._output.fileno(), size)
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: memoryview) -> int:
         try:
             return os.write(self._input.fileno(), data)
         except OSError as error:

@@ -8,6 +8,7 @@ host keys, no agent, no question. What it says when it fails is read here and be
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable, NoShell, describe_os_error
 from mqi_cli.hosts.base import Completed
 from mqi_cli.hosts.local_command import plain_environment
-from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Outgoing, drain
+from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Outgoing, drain, pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,9 +186,13 @@ class Client:
                 fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE)
         self._errors = ErrorTail(errors.read, name=f"ssh-stderr-{name}")
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Send a piece; return how much of it went. Raises `BrokenPipeError` when the client has ended."""
         return os.write(self._in.fileno(), data)
+
+    def splice(self, source: IO[bytes], size: int) -> int:
+        """Send bytes of an open file from its position on; return how many went, 0 at its end. Raises likewise."""
+        return os.splice(source.fileno(), self._in.fileno(), size)
 
     def receive(self, size: int, within: float | None) -> bytes:
         """Read what is there; empty at the end. Raises `TimeoutError`."""
@@ -254,6 +259,7 @@ class ClientProcess:
     def __init__(self, client: Client, *, limit: int = 1 << 20) -> None:
         self._client = client
         self._limit = limit
+        self._splices = hasattr(os, "splice")
         self._raw = Incoming(self._receive, receive_into=self._receive_into)
         self._reader = io.BufferedReader(self._raw, _CHUNK)
         self._writer = io.BufferedWriter(Outgoing(self._send, client.end_input), _CHUNK)
@@ -280,6 +286,21 @@ class ClientProcess:
         except OSError:
             pass  # it has ended already
         raise self._no_program(deadline)
+
+    def pass_on(self, source: IO[bytes], size: int) -> int:
+        """Write bytes of an open file; larger pieces go from the system's cache to the client without a copy here."""
+        if size < _CHUNK or not self._splices:
+            return pass_on(source, size, self.stdin)
+        self._writer.flush()
+        try:
+            return self._client.splice(source, size)
+        except BrokenPipeError as error:
+            raise self._no_reader() from error
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            self._splices = False  # not from this kind of file system
+            return pass_on(source, size, self.stdin)
 
     def wait(self, timeout: float) -> Completed:
         """Close standard input, read what is left of the output, and return the end."""
@@ -332,15 +353,16 @@ class ClientProcess:
             raise self._lost()
         return count
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: memoryview) -> int:
         try:
             return self._client.send(data)
         except OSError as error:
-            if self._broke():
-                raise self._lost() from error
-            raise HostFault(
-                f"host {self._client.name}: the program reads no further", host=self._client.name
-            ) from error
+            raise self._no_reader() from error
+
+    def _no_reader(self) -> HostError:
+        if self._broke():
+            return self._lost()
+        return HostFault(f"host {self._client.name}: the program reads no further", host=self._client.name)
 
     def _broke(self) -> bool:
         try:

@@ -15,7 +15,7 @@ from mqi_cli.errors import HostFault, HostUnreachable
 from mqi_cli.hosts.base import Completed
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_connection import SshConnection, translated
-from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain
+from mqi_cli.hosts.streams import Deadline, ErrorTail, Incoming, Kept, Outgoing, drain, pass_on
 
 # The account's login shell reads this line first, and it may be csh or fish as well as a POSIX one. So the line is
 # constant but for words in which every byte that any shell could take for its own is written as an octal number; a
@@ -148,6 +148,10 @@ class SshProcess:
         self.stdin: IO[bytes] = self._writer
         self._errors = ErrorTail(self._receive_error, name=f"ssh-stderr-{connection.name}")
 
+    def pass_on(self, source: IO[bytes], size: int) -> int:
+        """Write bytes of an open file."""
+        return pass_on(source, size, self.stdin)
+
     def wait(self, timeout: float) -> Completed:
         """Close standard input, read what is left of the output, and return the end. Raises `HostUnreachable`."""
         deadline = Deadline(timeout)
@@ -194,10 +198,10 @@ class SshProcess:
             return b""
         return data
 
-    def _send(self, data: bytes) -> int:
+    def _send(self, data: memoryview) -> int:
         try:
             with translated(self._connection):
-                sent = self._channel.send(data)
+                sent = self._channel.send(bytes(data[:_SEND]))
         except HostUnreachable:
             sent = 0
         if not sent:

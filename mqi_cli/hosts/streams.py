@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -56,7 +56,7 @@ class Incoming(io.RawIOBase):
 class Outgoing(io.RawIOBase):
     """What a program is given."""
 
-    def __init__(self, send: Callable[[bytes], int], finish: Callable[[], None]) -> None:
+    def __init__(self, send: Callable[[memoryview], int], finish: Callable[[], None]) -> None:
         super().__init__()
         self._send = send
         self._finish = finish
@@ -67,13 +67,20 @@ class Outgoing(io.RawIOBase):
 
     def write(self, data: Buffer) -> int:
         """Send a piece; return how much of it went."""
-        return self._send(bytes(data))
+        return self._send(memoryview(data).cast("B"))
 
     def close(self) -> None:
         """Tell the program that nothing more comes."""
         if not self.closed:
             super().close()
             self._finish()
+
+
+def pass_on(source: IO[bytes], size: int, sink: IO[bytes]) -> int:
+    """Copy at most `size` bytes, as many as one read gives; return how many."""
+    data = source.read(size)
+    sink.write(data)
+    return len(data)
 
 
 class ErrorTail:

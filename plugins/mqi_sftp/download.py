@@ -19,7 +19,7 @@ from mqi_cli import (
     Wait,
     describe_os_error,
 )
-from mqi_sftp.far_program import Unable
+from mqi_sftp.far_side import Unable
 from mqi_sftp.fetch import LOOK_AGAIN, Fetcher, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import is_in_place, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system

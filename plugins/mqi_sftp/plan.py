@@ -63,6 +63,20 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Proven:
+    """What was proven at the far end."""
+
+    files: int
+    size: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Proven:
+        """Return what a manifest says in short."""
+        return cls(len(manifest.files), manifest.size, manifest.fingerprint)
+
+
+@dataclass(frozen=True)
 class UploadPlan:
     """What to do to a staging directory so that it holds a manifest. Paths are relative to it."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mqi_cli import (
     CaseRef,
@@ -80,6 +81,16 @@ class WatchedSource(io.FileIO):
         """Go back to the first byte, and forget what was hashed."""
         self.seek(0)
         self.digest = hashlib.sha256()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of the source to be sent as it is."""
+    try:
+        with path.open("rb", buffering=0) as source:
+            yield source
+    except OSError as error:
+        raise source_error(error) from error  # else the host would be blamed for it
 
 
 def survey_source(case: CaseRef, meter: Meter) -> list[Entry]:

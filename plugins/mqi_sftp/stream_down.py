@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mqi_cli import Entry, HostFault, Manifest, StageContext, Wait, tool_dir
-from mqi_sftp.far_program import SEND, FarSide
+from mqi_sftp.far_program import SEND
+from mqi_sftp.far_side import FarSide
 from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import is_in_place
 from mqi_sftp.landing import ArrivingFile, Landing

@@ -3,27 +3,30 @@
     here                                        there (`far_program.RECEIVE`)
     one command                            ->   what it can, its free space, what earlier turns left, hashed
     keep, begin, append; then the stream   ->   `.incoming-<fence>/`, and `.receiving-<fence>/` for the notes
-    the last member: the expected listing  ->   lists and hashes what lies on its disk, compares, flushes, renames
-                                           <-   `done` and the hash over its listing, compared once more here
+    the last member: a note                ->   hashes what lies on its disk, makes the fingerprint of it, compares it
+                                                with the accepted one; flushes, renames
+                                           <-   `done` and that fingerprint, compared once more here
 
-One connection, one command and four round trips, whatever the number of files. Every file is hashed here while it goes
-out and there where it lies. The expected listing comes last, so a stream that broke off can't be taken for whole.
+One connection, one command and four round trips, whatever the number of files. What is proven is that the far side holds
+what was accepted: so the bytes are not hashed here once more while they go out, only where the two differ, to tell why.
+The note comes last, so a stream that broke off can't be taken for whole.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import IO
 
 from mqi_cli import (
     CaseRef,
     Entry,
     HostError,
     HostFault,
+    HostFull,
     Manifest,
     ManifestFile,
     RetryLater,
@@ -33,15 +36,26 @@ from mqi_cli import (
     tool_dir,
 )
 from mqi_sftp import tar_stream
-from mqi_sftp.far_program import RECEIVE, FarSide, Unable, expected_lines
+from mqi_sftp.far_program import RECEIVE
+from mqi_sftp.far_side import FarSide
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, SPARE, Fence, Mark, whole_mtime
+from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, SPARE, Fence, Mark, Proven, compare, whole_mtime
 from mqi_sftp.room import check_room
-from mqi_sftp.source import CHUNK, WatchedSource, check_accepted, check_at_rest, source_error, survey_source
+from mqi_sftp.source import (
+    CHUNK,
+    WatchedSource,
+    check_accepted,
+    check_at_rest,
+    reading,
+    source_error,
+    survey_source,
+)
 from mqi_sftp.tree import Tree
 
 BULK = 4 << 20  # bytes from which on a connection of its own pays
 _NOTE_MODE = 0o640
+_AT_ONCE = 12 << 20  # bytes that the far side hashes in one of several programs at once: worth its start
+_MOST_AT_ONCE = 1000
 _LAST_WORDS = 10.0  # seconds
 
 
@@ -66,38 +80,40 @@ class UpStream:
         self._fence = fence
         self._meter = meter
         self._hashes: dict[str, str] = {}
+        self._wanted = ""
         self._there: tuple[Tree, dict[str, str]] | None = None
 
-    def upload(self) -> Manifest:
+    def upload(self) -> Proven:
         """Bring the case there, or find it there. Raises `Unable`, `Differs`, and what an upload raises."""
         wanted = self._case.fingerprint
         entries = None if wanted else survey_source(self._case, self._meter)
         if entries is not None:
             wanted = self._manifest(entries).fingerprint
-        with self._far(wanted, bulk=None) as far:
+        self._wanted = wanted
+        with self._far(bulk=None) as far:
             state = far.greet()
-            if state == "input" and (there := self._proven(far, wanted)):
+            if state == "input" and (there := self._proven(far)):
                 return there
             # only now: a case that is there needs its source no more
             entries = entries or survey_source(self._case, self._meter)
             if far.process.bulk or self._meter.total < BULK:
                 return self._bring(far, state, entries)
         self._there = None
-        with self._far(wanted, bulk=True) as far:
+        with self._far(bulk=True) as far:
             return self._bring(far, far.greet(), entries)
 
-    def _proven(self, far: FarSide, wanted: str) -> Manifest | None:
-        """Return the manifest of the input that is there when it is the wanted one; proven, not believed."""
+    def _proven(self, far: FarSide) -> Proven | None:
+        """Return what the input that is there holds when it is the wanted one; proven, not believed."""
         self._meter.begin("proving what is there")
         self._there = tree, hashes = far.inventory()
         there = tree.manifest(hashes)
-        if there.fingerprint == wanted and not tree.unfit:
+        if there.fingerprint == self._wanted and not tree.unfit:
             far.say("good")
-            return there
+            return Proven.of(there)
         self._ctx.log.warning("the input on %s is not what was put there; it is sent again", far.host)
         return None
 
-    def _bring(self, far: FarSide, state: str, entries: list[Entry]) -> Manifest:
+    def _bring(self, far: FarSide, state: str, entries: list[Entry]) -> Proven:
         if state == "stale":
             raise RetryLater("a later turn of this step is at work on the host")
         tree, hashes = (Tree(), {}) if state == "fresh" else self._there or far.inventory()
@@ -114,10 +130,10 @@ class UpStream:
         return self._send(far, entries, share, dropped=dropped)
 
     @contextmanager
-    def _far(self, wanted: str, *, bulk: bool | None) -> Iterator[FarSide]:
+    def _far(self, *, bulk: bool | None) -> Iterator[FarSide]:
         layout, host = self._ctx.layout, self._ctx.host
         place = str(tool_dir(layout.base_dir))
-        argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), wanted, place]
+        argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), self._wanted, place]
         limit = self._ctx.config.verify_timeout
         with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
             yield far
@@ -153,7 +169,7 @@ class UpStream:
                 begun.append((each, other.size - other.size % RESUME_FROM))
         return Share(frozenset(whole), tuple(begun))
 
-    def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Manifest:
+    def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
         self._meter.done = sum(each.size for each in entries if each.path in share.whole)
         far.say("go")
         if dropped:
@@ -163,17 +179,17 @@ class UpStream:
             far.say(f"keep {len(names)}", now=False)
             far.send(names)
         sent = set(share.whole)
+        files = [each for each in entries if not each.is_dir]
+        proven = Proven(len(files), sum(each.size for each in files), self._wanted)
         try:
             for each, length in share.begun:
                 if self._append(far, each, length):
                     sent.add(each.path)
-            far.say("stream", now=False)
+            far.say(f"stream {_at_once(proven)} {proven.files}", now=False)
+            del files
             self._stream(far, [each for each in entries if each.path not in sent])
             check_at_rest(self._case, entries)
-            manifest = self._manifest(entries)
-            self._hashes.clear()
-            check_accepted(self._case, manifest)
-            listing = self._notes(far, entries, manifest)
+            far.send(self._note(proven) + tar_stream.END)
             far.process.stdin.close()
         except HostFault as fault:
             raise far.failure() from fault
@@ -182,8 +198,8 @@ class UpStream:
                 far.process.wait(_LAST_WORDS)  # what is under way still arrives, and need not be sent again
             raise
         self._meter.begin("proving")
-        self._await_end(far, listing, len(manifest.files))
-        return manifest
+        self._await_end(far, entries)
+        return proven
 
     def _append(self, far: FarSide, entry: Entry, length: int) -> bool:
         """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
@@ -196,7 +212,7 @@ class UpStream:
                 return False
             self._meter.done += length
             far.say(f"append {entry.size - length}\n./{entry.path}", now=False)
-            self._copy(far, source, entry, entry.size - length)
+            self._copy(far, source, entry.size - length)
         mark = Mark.due(entry)
         far.say(f"finish {mark.mtime} {mark.mode:o}\n./{entry.path}")
         return True
@@ -210,64 +226,61 @@ class UpStream:
                 far.send(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
                 continue
             self._meter.begin(each.path)
-            with WatchedSource(self._case.directory / each.path) as source:
+            with reading(self._case.directory / each.path) as source:
                 mark = Mark.due(each)
                 far.send(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))
-                self._copy(far, source, each, each.size)
+                self._copy(far, source, each.size)
             far.send(tar_stream.padding(each.size))
 
-    def _copy(self, far: FarSide, source: WatchedSource, entry: Entry, size: int) -> None:
+    def _copy(self, far: FarSide, source: IO[bytes], size: int) -> None:
         left = size
         while left:
-            data = source.read(min(CHUNK, left))
-            if not data:
+            count = far.pass_on(source, min(CHUNK, left))
+            if not count:
                 raise RetryLater("the source is not at rest: a file became shorter while it was sent")
-            far.send(data)
-            left -= len(data)
-            self._meter.move(len(data))
-        self._hashes[entry.path] = source.digest.hexdigest()
+            left -= count
+            self._meter.move(count)
 
-    def _notes(self, far: FarSide, entries: list[Entry], manifest: Manifest) -> str:
-        """End the stream with what the far side compares with and keeps; return the hash of the comparison.
+    def _note(self, proven: Proven) -> bytes:
+        text = json.dumps({"fingerprint": proven.fingerprint, "files": proven.files, "bytes": proven.size}) + "\n"
+        name = f".receiving-{self._fence}/.input.json".encode()
+        header = tar_stream.file_header(name, size=len(text), mode=_NOTE_MODE, mtime=0)
+        return header + text.encode() + tar_stream.padding(len(text))
 
-        That comes last, and is made line by line: a case may hold a hundred thousand files.
-        """
-        record = {"fingerprint": manifest.fingerprint, "files": len(manifest.files), "bytes": manifest.size}
-        text = json.dumps(record).encode() + b"\n"
-        far.send(self._note("input.json", len(text)) + text + tar_stream.padding(len(text)))
-        directories = [each.path for each in entries if each.is_dir]
-        size = sum(len(line) for line in expected_lines(manifest, directories))
-        far.send(self._note("expected", size))
-        digest = hashlib.sha256()
-        for line in expected_lines(manifest, directories):
-            digest.update(line)
-            far.send(line)
-        far.send(tar_stream.padding(size) + tar_stream.END)
-        return digest.hexdigest()
-
-    def _note(self, name: str, size: int) -> bytes:
-        return tar_stream.file_header(f".receiving-{self._fence}/{name}".encode(), size=size, mode=_NOTE_MODE, mtime=0)
-
-    def _await_end(self, far: FarSide, listing: str, count: int) -> None:
+    def _await_end(self, far: FarSide, entries: list[Entry]) -> None:
         with far.patient(self._meter.total):
             for line in far.lines():
                 word, _, rest = line.partition(b" ")
                 if word == b"differs":
-                    wrong, extra = (int(each) for each in rest.split())
-                    what = f"{wrong} differ" if wrong else f"{extra} are there that should not be"
-                    raise Differs(f"of {count} files: {what}")
+                    raise self._difference(far, entries, far.named_hashes(len(entries)))
                 if word == b"failed":
                     raise far.failure()
                 if word == b"done":
-                    if rest != listing.encode():
+                    if rest != self._wanted.encode():
                         raise HostFault(f"host {far.host}: it proved something else than was sent", host=far.host)
                     break
         with contextlib.suppress(HostFault):
             far.process.wait(60.0)  # it removes what earlier turns left
 
+    def _difference(self, far: FarSide, entries: list[Entry], there: dict[str, str]) -> Exception:
+        """Tell a source that is not what was accepted, a full disk, and bytes that did not arrive as they were."""
+        self._meter.begin("reading the source")
+        manifest = self._manifest(entries)
+        check_at_rest(self._case, entries)
+        check_accepted(self._case, manifest)
+        if isinstance(full := far.failure(), HostFull):
+            return full
+        sizes = {each.path: each.size for each in manifest.files}
+        found = tuple(ManifestFile(path, sizes.get(path, 0), there[path]) for path in sorted(there))
+        return Differs(f"of {len(sizes)} files: {compare(manifest, replace(manifest, files=found))}")
+
+
+def _at_once(proven: Proven) -> int:
+    """Say how many files each of several programs is to hash on the far side; 0 where one does it as well. Pure."""
+    if proven.size <= 2 * _AT_ONCE:
+        return 0
+    return max(1, min(_MOST_AT_ONCE, _AT_ONCE * proven.files // proven.size))
+
 
 def _raw(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
-
-
-__all__ = ["Differs", "Unable", "UpStream"]

@@ -13,14 +13,15 @@ from mqi_cli import (
     StageContext,
     Wait,
 )
+from mqi_sftp.far_side import Unable
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Difference, Fence, UploadPlan, compare, plan_upload
+from mqi_sftp.plan import Difference, Fence, Proven, UploadPlan, compare, plan_upload
 from mqi_sftp.prove import prove
 from mqi_sftp.room import check_room
 from mqi_sftp.send import Sender
 from mqi_sftp.source import Source, read_source
 from mqi_sftp.staging import Staging, recorded_fingerprint
-from mqi_sftp.stream_up import Differs, Unable, UpStream
+from mqi_sftp.stream_up import Differs, UpStream
 from mqi_sftp.tree import walk
 
 ROUNDS = 3  # the first, and two more for files that turn out wrong
@@ -32,21 +33,21 @@ def upload(case: CaseRef, ctx: StageContext) -> Done | Wait:
     started = clock.elapsed()
     meter = Meter(ctx)
     try:
-        manifest = _upload(case, ctx, meter)
+        proven = _upload(case, ctx, meter)
     except Stopping:
         return Wait(0, "the worker stops; the upload goes on from what is there")
     return Done(
         {
-            "files": len(manifest.files),
-            "bytes": manifest.size,
+            "files": proven.files,
+            "bytes": proven.size,
             "sent_bytes": meter.moved,
             "seconds": round(clock.elapsed() - started, 3),
-            "fingerprint": manifest.fingerprint,
+            "fingerprint": proven.fingerprint,
         }
     )
 
 
-def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest:
+def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven:
     """Take the way that the far side allows: one stream where it has a shell and tools, else file by file."""
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
     if ctx.host.config.type != "local":
@@ -54,10 +55,10 @@ def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest:
             return _by_stream(case, ctx, fence, meter)
         except (NoShell, Unable) as error:
             ctx.log.info("no stream to %s (%s): its files go over SFTP", ctx.host.name, error)
-    return _by_files(case, ctx, fence, meter)
+    return Proven.of(_by_files(case, ctx, fence, meter))
 
 
-def _by_stream(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Manifest:
+def _by_stream(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Proven:
     for _ in range(ROUNDS):
         try:
             return UpStream(case, ctx, fence, meter).upload()

@@ -174,6 +174,25 @@ def test_bulk_data_streams_through_a_program(host: Host) -> None:
     assert gzip.decompress(packed) == data
 
 
+@pytest.mark.parametrize("size", [0, 1, 300_000, 3_000_000])
+@pytest.mark.parametrize("bulk", [False, True])
+def test_an_open_file_is_passed_on_from_its_position_between_other_bytes(
+    host: Host, tmp_path: Path, size: int, bulk: bool
+) -> None:
+    data = os.urandom(size)
+    (tmp_path / "file").write_bytes(b"skipped" + data)
+
+    with host.start(["sha256sum"], bulk=bulk) as process, (tmp_path / "file").open("rb", buffering=0) as source:
+        source.seek(7)
+        process.stdin.write(b"before")
+        while process.pass_on(source, 1 << 20):
+            pass
+        process.stdin.write(b"behind")
+        done = process.wait(10)
+
+    assert done.text.split()[0] == hashlib.sha256(b"before" + data + b"behind").hexdigest()
+
+
 def test_a_stream_that_was_not_read_is_returned_at_the_end(host: Host) -> None:
     with host.start(["sh", "-c", "echo first; echo second; echo bad >&2; exit 5"]) as process:
         assert process.stdout.readline() == b"first\n"

@@ -15,11 +15,11 @@ import pytest
 from mqi_cli import Done, GiveUp, Host, HostError, HostFault, HostFull, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
-from mqi_sftp.far_program import read_errors
+from mqi_sftp.far_side import read_errors
 from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
 from servers.proxy import TcpProxy
-from sftp.bench import ODD_NAMES, Bench, FilesThrough, HostThrough, contents, fill, sample_case
+from sftp.bench import ODD_NAMES, Bench, DamagesWhatArrived, FilesThrough, HostThrough, contents, fill, sample_case
 
 LARGE = {"deep/large.raw": random.Random(3).randbytes(6 << 20)}
 
@@ -65,6 +65,45 @@ def test_a_far_side_that_lacks_a_tool_gets_its_files_one_by_one(ssh_bench: Bench
 
     assert contents(ssh_bench.input) == contents(ssh_bench.source)
     assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+def test_large_cases_are_hashed_by_several_programs_at_once_and_a_byte_that_changed_is_found(ssh_bench: Bench) -> None:
+    data = random.Random(5).randbytes(1 << 20)
+    files = {f"d{number % 3}/ with space {number}": data + bytes([number]) for number in range(30)}
+    fill(ssh_bench.source, files | ODD_NAMES, empty=["hollow/er", "d1/empty", "d1 "])
+    host = HostThrough(ssh_bench.host, far=DamagesWhatArrived("'* with space 7'", [700_000]))
+
+    done = ssh_bench.upload(host=host)
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == done.facts["bytes"] + (1 << 20) + 1, "the damaged file went twice"
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "../.input.sha256"], cwd=ssh_bench.input, check=True)
+
+
+def test_what_the_far_side_can_not_write_is_not_read_as_commands(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    commands = (b"forget -\n./../../outside\n" + b"#" * 8000 + b"\n") * 800
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.source, {"large": commands})
+        proxy.cut_after(up=4 << 20)
+        with pytest.raises(HostError):
+            bench.upload()
+    bench = Bench(tmp_path, make_host("ssh"))
+    victim = bench.root.parent / "outside"
+    victim.write_bytes(b"1")
+
+    def fails_at_once(program: str) -> str:
+        assert "append) dd " in program
+        return program.replace("append) dd ", "append) false ")
+
+    with pytest.raises(HostFault):
+        bench.upload(host=HostThrough(bench.host, far=fails_at_once))
+
+    assert victim.exists()
+    assert not bench.input.exists()
 
 
 def test_the_hash_tool_is_agreed_on_once_and_the_other_one_does_as_well(ssh_bench: Bench) -> None:
@@ -219,7 +258,7 @@ def test_nothing_that_a_hostile_far_side_says_gets_out_of_the_landing_directory(
 
 def test_a_listing_without_end_is_given_up(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(ssh_bench.outputs, {"ok": b"12345"})
-    monkeypatch.setattr("mqi_sftp.far_program.MOST_ENTRIES", 10_000)
+    monkeypatch.setattr("mqi_sftp.far_side.MOST_ENTRIES", 10_000)
     endless = (
         "printf 'mqi-far 1\\nhash sha256sum -b\\nplaces\\n'; n=0; while :; do n=$((n+1)); echo \"f 644 1 0 ./$n\"; done"
     )
