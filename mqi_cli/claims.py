@@ -78,10 +78,11 @@ class Claims:
             case = self._case(identity)
             return self._part_names(case, self._choose(case, stage, step)) or [""]
 
-    def unfinished(self, identity: int, step: str) -> bool:
-        """Whether a step has parts that are not done."""
+    def unfinished(self, identity: int, step: str) -> list[str]:
+        """Return the parts of a step that are not done, in their order."""
         with self._store.reading():
-            return any(part.state is not PartState.DONE for part in self._store.parts.of_step(identity, step))
+            parts = self._store.parts.of_step(identity, step)
+            return [part.part for part in parts if part.state is not PartState.DONE]
 
     def _part_names(self, case: CaseRow, step: Step) -> list[str]:
         return [part.part for part in counted(self._store.parts.of_step(case.id, step.name))]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mqi_cli.cli.interruption import Interruption
 from mqi_cli.cli.progress import Show, progress
-from mqi_cli.errors import CaseError, MqiError, UsageError
+from mqi_cli.errors import CaseError, GiveUp, MqiError, RetryLater, UsageError
 from mqi_cli.message import Command, Event, EventKind, Facts, event_id
+from mqi_cli.quantity import counted
 from mqi_cli.store.records import CaseRow
 from mqi_cli.turn import Turn, make_turn, run_turn
 
@@ -27,25 +28,41 @@ class ByHand:
         self._operator = operator
         self._worker = operator.hand()
         self._numbers: Counter[EventKind] = Counter()
+        self._claimed: Command | None = None
 
     def perform(self, stage: str, row: CaseRow, *, step: str, part: str, overrides: Mapping[str, Any]) -> Facts:
         """Claim the step, work on it to its end, report; see `Operator.perform`."""
-        parts = 0
+        named, done, failed = bool(part), 0, dict[str, MqiError]()
         while True:
-            command, facts = self._perform(stage, row, step=step, part=part, overrides=overrides)
+            try:
+                command, facts = self._perform(stage, row, step=step, part=part, overrides=overrides)
+            except (GiveUp, RetryLater) as error:
+                if self._claimed is None or named or not self._claimed.part:
+                    raise
+                command, facts = self._claimed, {}
+                failed[command.part] = error  # the other parts are none the worse for it
             step = command.step  # the case stands at the next one once this is done
-            parts += bool(command.part)
-            if not command.plan and (part or not command.part):
+            if command.plan:
+                continue
+            if named or not command.part:
                 return facts
-            if not command.plan and not self._operator.claims.unfinished(row.id, step):
-                return {"parts": parts}
+            done += command.part not in failed
+            left = [name for name in self._operator.claims.unfinished(row.id, step) if name not in failed]
+            if not left:
+                break
+            part = left[0]
+        for name, problem in failed.items():
+            many = f"{counted(len(failed), 'part')} failed; " if len(failed) > 1 else ""
+            raise CaseError(f"{many}part {name}: {problem.message}", hint=problem.hint)
+        return {"parts": done}
 
     def _perform(
         self, stage: str, row: CaseRow, *, step: str, part: str, overrides: Mapping[str, Any]
     ) -> tuple[Command, Facts]:
         operator = self._operator
         self._numbers.clear()
-        command = operator.claims.claim(
+        self._claimed = None
+        self._claimed = command = operator.claims.claim(
             row.id, stage, step=step, part=part, worker=self._worker, daemon_running=operator.daemon_pid is not None
         )
         with Interruption() as stop, progress(command.step) as show:

@@ -97,6 +97,4 @@ def exec_kill(
             raise UsageError(f"{question} There is no terminal to ask on", hint="give --yes")
         return typer.confirm(question)
 
-    operator = Operator.open()
-    for name in [part] if part else operator.part_names("run", case, step=step):
-        kill(operator, case, step=step, part=name, gone=gone, confirmed=confirmed, elapsed=Clock().elapsed)
+    kill(Operator.open(), case, step=step, part=part, gone=gone, confirmed=confirmed, elapsed=Clock().elapsed)

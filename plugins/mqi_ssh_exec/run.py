@@ -28,7 +28,7 @@ AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done i
 QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
 OVERDUE = 60.0  # seconds after which a run that did not end itself at its limit is ended from here
-TURN_COST = 0.06  # seconds of pause for each run that this process looks after: turns cost more than looks
+TURN_COST = 0.08  # seconds of pause for each run that this process looks after: turns cost more than looks
 _GONE = "lost"  # why a run without its runner is ended
 _NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so has started nothing
 

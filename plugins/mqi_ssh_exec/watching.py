@@ -185,27 +185,37 @@ def kill(
     confirmed: Callable[[str], bool],
     elapsed: Callable[[], float],
 ) -> None:
-    """End what runs of a step, of whatever attempt, and say what survived. Raises `CaseError` when something did.
+    """End what runs of a step, or of one part of it, and say what survived. Raises `CaseError` when something did.
 
     `gone` takes the operator's word for it that a run on a machine out of sight can't live any more.
     """
-    ctx, newest = look_at(operator, case, step=step, part=part, attempt=None)
+    found = False
+    for name in [part] if part else operator.part_names("run", case, step=step):
+        ctx, newest = look_at(operator, case, step=step, part=name, attempt=None)
+        living = _living(newest)
+        for job, status in living:
+            if status.state in _OUT_OF_SIGHT and gone:
+                _declare_gone(ctx, job, status, confirmed)
+                continue
+            took = f", running for {span(status.seconds)}" if status.started else ""
+            what = f"step {_said(ctx)} on {ctx.host.name} (attempt {job.place.attempt}{took})"
+            if confirmed(f"End the run of {what}?"):
+                _end(ctx, job, elapsed)
+        found = found or bool(living)
+    if not found:
+        said = _said(ctx) if part else ctx.step
+        say(f"nothing of step {said} runs on {ctx.host.name}")
+
+
+def _living(newest: Job) -> list[tuple[Job, JobStatus]]:
+    """Return the runs of all attempts that may live, the newest first."""
     living = []
     for attempt in range(newest.place.attempt, 0, -1):
         job = newest.of_attempt(attempt)
         status = job.status()
         if status.state not in OVER and status.state not in _NOTHING:
             living.append((job, status))
-    if not living:
-        say(f"nothing of step {_said(ctx)} runs on {ctx.host.name}")
-        return
-    for job, status in living:
-        if status.state in _OUT_OF_SIGHT and gone:
-            _declare_gone(ctx, job, status, confirmed)
-            continue
-        took = f", running for {span(status.seconds)}" if status.started else ""
-        if confirmed(f"End the run of step {_said(ctx)} on {ctx.host.name} (attempt {job.place.attempt}{took})?"):
-            _end(ctx, job, elapsed)
+    return living
 
 
 def _declare_gone(ctx: StageContext, job: Job, status: JobStatus, confirmed: Callable[[str], bool]) -> None:
@@ -225,7 +235,8 @@ def _end(
         if status.state is JobState.ENDED and status.reason != "node":
             status = job.settle("operator")  # its queue has ended it, and its runner had no time to write that down
         if status.state in OVER:
-            say(f"ended: nothing of attempt {job.place.attempt} runs on {ctx.host.name}")
+            of = f" of part {ctx.part}" if ctx.part else ""
+            say(f"ended: nothing of attempt {job.place.attempt}{of} runs on {ctx.host.name}")
             return
         if status.state in _OUT_OF_SIGHT:
             raise CaseError(

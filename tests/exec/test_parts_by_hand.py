@@ -61,10 +61,11 @@ def test_parts_are_run_shown_ended_and_run_again_by_hand(line: CommandLine) -> N
     assert "name one with --part" in line.mqi("exec", "logs", "Meier", "simulate", code=2)
     assert line.mqi("exec", "logs", "Meier", "simulate", "--part", "1") == "beam left is 1\n"
     ended = line.mqi("exec", "kill", "Meier", "simulate", "--yes")
-    assert "nothing of step simulate, part 1, runs" in ended
-    assert "nothing of attempt 1 runs" in ended
+    assert ended == "ended: nothing of attempt 1 of part 2 runs on here\n", "a word on that part alone"
+    assert "nothing of step simulate runs on here" in line.mqi("exec", "kill", "Meier", "simulate")
+    assert "nothing of step simulate, part 1, runs" in line.mqi("exec", "kill", "Meier", "simulate", "--part", "1")
 
-    assert "an operator ended its run" in line.mqi("exec", "run", "Meier", code=1)
+    assert "part 2: an operator ended its run" in line.mqi("exec", "run", "Meier", code=1)
     assert "1 of 2 parts done, part 2 failed" in line.mqi("case", "why", "Meier")
     assert "step simulate has no part 3" in line.mqi("exec", "run", "Meier", "--part", "3", code=2)
     line.go.touch()
@@ -75,3 +76,20 @@ def test_parts_are_run_shown_ended_and_run_again_by_hand(line: CommandLine) -> N
     simulate = [(each["part"], each["attempt"], each["state"]) for each in shown["steps"] if each["step"] == "simulate"]
     assert simulate == [("", 1, "done"), ("1", 1, "done"), ("2", 1, "failed"), ("2", 2, "done")]
     assert shown["state"] == "done"
+
+
+ONE_FAILS = """
+state: {{path: state/state.db}}
+hosts: {{here: {{type: local, base_dir: {far}}}}}
+sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
+workflows:
+  qa:
+    - run: {{name: simulate, host: here, for_each: [left, middle, right], command: "test {{part}} != middle"}}
+"""
+
+
+def test_by_hand_too_the_other_parts_go_on_when_one_fails(tmp_path: Path) -> None:
+    line = CommandLine(tmp_path, ONE_FAILS.format(far=tmp_path / "far"))
+    said = line.mqi("exec", "run", "Meier", code=1)
+    assert "part 2: exit code 1" in said and "--part 2 shows its last lines" in said
+    assert "2 of 3 parts done, part 2 failed: exit code 1" in line.mqi("case", "why", "Meier", code=None)
