@@ -115,7 +115,7 @@ class Clockwork:
         case = self._store.cases.by_id(part.case)
         assert case is not None  # noqa: S101  a foreign key holds it
         text = f"{part.worker} gave no sign for {self._conductor.config.daemon.lease:.0f} s"
-        self._conductor.note(case, kind="lost", text=f"{part.step}: {text}; another worker goes on", part=part)
+        self._conductor.note(case, kind="lost", text=f"{part.title}: {text}; another worker goes on", part=part)
         if part.losses + 1 > MAX_LOSSES:
             self._conductor.fail(case, part, f"{part.losses + 1} workers were lost over it", hint="mqi daemon logs")
             return

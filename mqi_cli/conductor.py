@@ -146,7 +146,7 @@ class Conductor(Moves):
         )  # fmt: skip
         self.store.messages.take_back(part.id)
         if part.turn == 1:
-            self.note(case, kind="started", text=f"{part.step} begun", part=part, actor=event.worker)
+            self.note(case, kind="started", text=f"{part.title} begun", part=part, actor=event.worker)
 
     def _progress(self, case: CaseRow, part: PartRow, event: Event) -> None:
         del case
@@ -167,7 +167,7 @@ class Conductor(Moves):
         facts = {**part.facts, **event.data.get("facts", {})}
         self.end(part, PartState.DONE, facts=facts, progress_done=part.progress_total)
         seconds = self.clock.now() - (part.started_at or part.created_at)
-        text = f"{part.step} done in {seconds:.1f} s" + (f" (attempt {part.attempt})" if part.attempt > 1 else "")
+        text = f"{part.title} done in {seconds:.1f} s" + (f" (attempt {part.attempt})" if part.attempt > 1 else "")
         self.note(case, kind="done", text=text, part=part, actor=event.worker)
         if "cleared" in facts:
             self.store.cases.update(case.id, cleared=sorted({*case.cleared, *map(str, facts["cleared"])}))
@@ -209,7 +209,7 @@ class Conductor(Moves):
         self.note(
             case,
             kind="failed",
-            text=f"{part.step} failed, try {tries} of {limit}: {reason}",
+            text=f"{part.title} failed, try {tries} of {limit}: {reason}",
             part=part,
             actor=event.worker,
             detail=str(event.data.get("detail", "")),
@@ -245,7 +245,7 @@ class Conductor(Moves):
         self.store.cases.update(case.id, cancelling=False)
         detail = str(event.data.get("traceback", ""))
         self.note(
-            case, kind="bug", text=f"a bug in {part.step}: {reason}", part=part, actor=event.worker, detail=detail
+            case, kind="bug", text=f"a bug in {part.title}: {reason}", part=part, actor=event.worker, detail=detail
         )
 
     def _cancelled(self, case: CaseRow, part: PartRow, event: Event) -> None:

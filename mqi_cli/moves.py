@@ -218,7 +218,7 @@ class Moves:
     ) -> None:
         """Note that a part has failed for good; of several, the case is held only once none goes on any more."""
         kind, text = (
-            ("failed", f"{part.step} failed: {reason}") if part.part else ("held", f"held: {part.step}: {reason}")
+            ("failed", f"{part.title} failed: {reason}") if part.part else ("held", f"held: {part.step}: {reason}")
         )
         self.note(case, kind=kind, text=text, part=part, actor=actor, detail=detail)
 

@@ -160,10 +160,12 @@ def _progress(part: PartRow) -> str:
 
 def details(operator: Operator, row: CaseRow) -> dict[str, Any]:
     """Return all that is known of a case."""
+    from mqi_cli.standing import is_at_work
+
     now = operator.clock.now()
     sentence, hint = why(operator, row)
     steps = []
-    for part in operator.store.parts.of_case(row.id):
+    for part in _in_order(operator.store.parts.of_case(row.id)):
         end = part.ended_at if part.ended_at is not None else now
         steps.append(
             {
@@ -173,6 +175,7 @@ def details(operator: Operator, row: CaseRow) -> dict[str, Any]:
                 "attempt": part.attempt,
                 "turn": part.turn,
                 "state": str(part.state),
+                "at_work": is_at_work(part),
                 "current": part.current,
                 "host": part.host,
                 "worker": part.worker,
@@ -191,6 +194,12 @@ def details(operator: Operator, row: CaseRow) -> dict[str, Any]:
         "cleared": list(row.cleared),
         "steps": steps,
     }
+
+
+def _in_order(parts: Sequence[PartRow]) -> list[PartRow]:
+    """Return attempts by steps, as these began, then by parts."""
+    steps = list(dict.fromkeys(part.step for part in parts))
+    return sorted(parts, key=lambda part: (steps.index(part.step), len(part.part), part.part, part.id))
 
 
 def details_text(data: dict[str, Any]) -> str:
@@ -217,10 +226,12 @@ def details_text(data: dict[str, Any]) -> str:
     for step in data["steps"]:
         took = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
         name = step["step"] + (f"/{step['part']}" if step["part"] else " (plan)" if step["plan"] else "")
-        left = "" if step["current"] else " (before the rerun)"
-        lines.append(
-            f"  {name:<14} attempt {step['attempt']}  {step['state']:<9} {took:>9}  {step['reason'] or step['progress']}{left}".rstrip()
-        )
+        left = "(before the rerun)" if not step["current"] else ""
+        # between two looks at what runs on its host it waits, and is no less at work
+        looked_after = step["at_work"] and step["state"] == PartState.WAITING
+        state = PartState.WORKING if looked_after else step["state"]
+        said = " ".join(each for each in (step["reason"], step["progress"], left) if each)
+        lines.append(f"  {name:<14} attempt {step['attempt']}  {state:<9} {took:>9}  {said}".rstrip())
         if facts := ", ".join(_facts(step["facts"])):
             lines.append(f"  {'':<14} {facts}")
     return "\n".join(lines)

@@ -92,6 +92,11 @@ class PartRow(NamedTuple):
         """Make the record of a row."""
         return cls(**{**row, "state": PartState(row["state"])})
 
+    @property
+    def title(self) -> str:
+        """The step with the part's number, as they are shown."""
+        return self.step + (f"/{self.part}" if self.part else " (plan)" if self.plan else "")
+
 
 class EventRow(NamedTuple):
     """An entry of a case's log, or of the installation's when `case` is None."""

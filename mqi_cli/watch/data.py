@@ -195,11 +195,6 @@ def why(row: CaseRow, now: float) -> str:
     return f"{text} -> {hint}" if hint else text
 
 
-def named(part: PartRow) -> str:
-    """Return the name of a step's part, as it is shown."""
-    return part.step + (f"/{part.part}" if part.part else " (plan)" if part.plan else "")
-
-
 def share(parts: Sequence[PartRow]) -> str:
     """Return how far the attempts of a step are, together, in percent."""
     done, whole = sum(part.progress_done for part in parts), sum(part.progress_total for part in parts)
@@ -229,7 +224,7 @@ def _hosts(data: WatchData, now: float) -> Iterable[Row]:
             if gpu.host == name:
                 part = parts.get(gpu.lease) if gpu.lease is not None else None
                 case = cases.get(part.case) if part else None
-                yield _gpu(gpu, f"{case.key}/{named(part)}" if part and case else "", now)
+                yield _gpu(gpu, f"{case.key}/{part.title}" if part and case else "", now)
 
 
 def _host(row: HostRow, jobs: int, now: float) -> Row:

@@ -11,7 +11,7 @@ from mqi_cli.printable import printable
 from mqi_cli.quantity import age, counted, moment, size, time_of_day
 from mqi_cli.store.records import EventRow, PartRow
 from mqi_cli.store.views import CaseDetail
-from mqi_cli.watch.data import QUIET, STATE_STYLES, named, part_style, share, total, why
+from mqi_cli.watch.data import QUIET, STATE_STYLES, part_style, share, total, why
 from mqi_cli.watch.grid import Column, Row, cut, lay_out
 
 _PART_COLUMNS = (
@@ -87,7 +87,7 @@ class CaseText:
         return Row(
             key=str(part.id),
             cells={
-                "step": printable(named(part)),
+                "step": printable(part.title),
                 "attempt": str(part.attempt),
                 "state": str(part.state),
                 "took": age(end - part.started_at) if part.started_at is not None else "",

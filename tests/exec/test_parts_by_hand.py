@@ -93,3 +93,5 @@ def test_by_hand_too_the_other_parts_go_on_when_one_fails(tmp_path: Path) -> Non
     said = line.mqi("exec", "run", "Meier", code=1)
     assert "part 2: exit code 1" in said and "--part 2 shows its last lines" in said
     assert "2 of 3 parts done, part 2 failed: exit code 1" in line.mqi("case", "why", "Meier", code=None)
+    log = line.mqi("case", "log", "Meier")
+    assert "simulate/3 done in" in log and "simulate/2 failed: exit code 1" in log, "which part it was"

@@ -112,6 +112,7 @@ def test_status_and_the_case_show_how_far_it_is(line: CommandLine) -> None:
         assert steps(line)[-1]["progress"] == "(5 of 5, 100 %)"
         assert line.status()["progress"] == "5 of 5"
         assert "5 of 5, 100 %" in line.mqi("case", "why", "Meier")
+        assert "works on it (5 of 5, 100 %)" in line.mqi("case", "show", "Meier")
     finally:
         line.go.touch()
         line.mqi("exec", "kill", "Meier", "--yes")
