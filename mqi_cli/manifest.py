@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def _surveyed(directory: Path) -> Iterator[Entry]:
             continue
         yield Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir)
     if unfit:
-        counted = ", ".join(_counted(len(paths), what) for what, paths in sorted(unfit.items()))
+        counted = describe_unfit({what: len(paths) for what, paths in unfit.items()})
         raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
 
 
@@ -157,11 +157,17 @@ _ONE = {
     "special files (FIFO, socket or device)": "special file (FIFO, socket or device)",
     "symbolic links": "symbolic link",
     "unreadable directories": "unreadable directory",
+    # of a listing that a host gives
+    "names that lead elsewhere": "name that leads elsewhere",
+    "names that stand there twice": "name that stands there twice",
 }
 
 
-def _counted(count: int, what: str) -> str:
-    return f"1 {_ONE[what]}" if count == 1 else f"{count} {what}"
+def describe_unfit(counts: Mapping[str, int]) -> str:
+    """Count what can't be moved, kind by kind, without a name: `1 symbolic link, 2 names that are not UTF-8`. Pure."""
+    return ", ".join(
+        f"1 {_ONE.get(what, what)}" if count == 1 else f"{count} {what}" for what, count in sorted(counts.items())
+    )
 
 
 def _problem(name: str, info: os.stat_result) -> str:

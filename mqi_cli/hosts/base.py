@@ -87,6 +87,7 @@ class Process(Protocol):
     stdin: IO[bytes]
     stdout: IO[bytes]
     bulk: bool  # whether it has the quickest way that there is
+    way: str  # over what it runs, in words for a log
 
     def pass_on(self, source: IO[bytes], size: int) -> int:
         """Write bytes of an open file, from its position on and at most `size`; return how many, 0 at its end.

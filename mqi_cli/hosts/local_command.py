@@ -152,6 +152,7 @@ class LocalProcess:
     """A running program with open streams."""
 
     bulk = True  # there is one way
+    way = "this machine"
 
     def __init__(self, name: str, argv: Sequence[str], *, limit: int = 1 << 20) -> None:
         child = _spawn(name, argv)

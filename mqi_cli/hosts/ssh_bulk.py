@@ -37,7 +37,6 @@ class SshBulk:
             self._arguments = openssh.client_arguments(program, config, known_hosts) if program else []
         except openssh.Unsuitable:
             self._arguments = []
-        self._key_exchange: list[str] | None = None  # asked for when it is first needed
 
     @property
     def usable(self) -> bool:
@@ -121,6 +120,4 @@ class SshBulk:
         return opening()
 
     def _client(self, rest: list[str]) -> openssh.Client:
-        if self._key_exchange is None:
-            self._key_exchange = openssh.key_exchange(self._arguments[0])
-        return openssh.Client(self._name, self._config, [*self._arguments, *self._key_exchange, *rest])
+        return openssh.Client(self._name, self._config, [*self._arguments, *rest])

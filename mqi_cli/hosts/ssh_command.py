@@ -135,6 +135,8 @@ def _late(connection: SshConnection, deadline: Deadline) -> HostUnreachable:
 class SshProcess:
     """A running program with open streams. `bulk`: it has the best way that this host allows."""
 
+    way = "the shared connection"
+
     def __init__(self, connection: SshConnection, channel: SshChannel, *, bulk: bool, limit: int = 1 << 20) -> None:
         self.bulk = bulk
         self._connection = connection

@@ -42,6 +42,7 @@ class FarSide:
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, name=f"far-side-{host}", daemon=True)
         self.hash_tool = ""
+        self.way = process.way
         self.listed = b""  # hashes over the listings that were read
         self.space = Space(0, 0, None)
 

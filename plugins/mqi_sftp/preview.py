@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mqi_cli import CaseRef, Files, StageContext
+from mqi_cli import CaseRef, Files, NoShell, StageContext
 from mqi_sftp.download import look_at_results
 from mqi_sftp.fetch import plan_fetch
 from mqi_sftp.in_place import is_in_place
@@ -44,10 +44,22 @@ def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
 
 
 def _staged(files: Files, ctx: StageContext) -> Tree:
+    """Return what an upload goes on from: what an earlier turn left, or the input of an earlier revision."""
     if files.stat(ctx.layout.root) is None:
         return Tree()
     place = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn)).newest()
+    if place is None and _has_programs(ctx) and files.stat(ctx.layout.input):
+        place = ctx.layout.input  # only a stream takes equal files from there
     return walk(files, place) if place else Tree()
+
+
+def _has_programs(ctx: StageContext) -> bool:
+    if ctx.host.config.type == "local":
+        return False
+    try:
+        return ctx.host.run(["true"]).code == 0
+    except NoShell:
+        return False
 
 
 def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:

@@ -109,6 +109,7 @@ class DownStream:
 
     def _take(self, far: FarSide) -> Manifest | Wait:
         landing = self._landing
+        self._ctx.log.info("one stream from %s over %s, proven by %s and here", far.host, far.way, far.hash_tool)
         landing.claim()
         if landing.destination.is_symlink() or landing.destination.exists() or not landing.empty:
             manifest = self._manifest(far)

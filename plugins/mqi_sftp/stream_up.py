@@ -93,6 +93,7 @@ class UpStream:
         with self._far(bulk=None) as far:
             state = far.greet()
             if state == "input" and (there := self._proven(far)):
+                self._ctx.log.info("all of it is on %s, proven by %s over %s", far.host, far.hash_tool, far.way)
                 return there
             # only now: a case that is there needs its source no more
             entries = entries or survey_source(self._case, self._meter)
@@ -181,6 +182,10 @@ class UpStream:
         sent = set(share.whole)
         files = [each for each in entries if not each.is_dir]
         proven = Proven(len(files), sum(each.size for each in files), self._wanted)
+        self._ctx.log.info(
+            "one stream to %s over %s, proven there by %s; of %d files %d are there, %d begun",
+            *(far.host, far.way, far.hash_tool, proven.files, len(share.whole), len(share.begun)),
+        )
         try:
             for each, length in share.begun:
                 if self._append(far, each, length):

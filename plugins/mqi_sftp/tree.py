@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, empty_directories
+from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
 
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 64
@@ -34,7 +34,7 @@ class Tree:
 
     def describe_unfit(self) -> str:
         """Count what is neither a file nor a directory with a usable name; empty when there is no such thing."""
-        return ", ".join(f"{count} {what}" for what, count in sorted((self.unfit or {}).items()))
+        return describe_unfit(self.unfit or {})
 
     def below(self, prefix: str) -> Tree:
         """Return what lies below a directory of it, `<name>/`, with paths from there; all of it for none."""
@@ -82,7 +82,9 @@ def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | 
             alive()
         for item in files.listing(folder):
             path = base + item.name
-            problem = problem_of(item, item.name, depth) or ("entries too many" if len(entries) >= MAX_ENTRIES else "")
+            problem = problem_of(item, item.name, depth) or (
+                f"entries beyond {MAX_ENTRIES:,}" if len(entries) >= MAX_ENTRIES else ""
+            )
             if problem:
                 unfit[problem] += 1
                 unfit_paths.append(path)

@@ -233,7 +233,7 @@ def test_links_and_special_files_are_refused_by_count(bench: Bench) -> None:
     (bench.outputs / "log" / "up").symlink_to("..")
     os.mkfifo(bench.outputs / "pipe")
 
-    with pytest.raises(GiveUp, match=r"1 special files .*, 2 symbolic links") as caught:
+    with pytest.raises(GiveUp, match=r"1 special file .*, 2 symbolic links") as caught:
         bench.download()
 
     assert "secret-name" not in caught.value.message + caught.value.hint

@@ -18,6 +18,7 @@ from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
 from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
+from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
 from sftp.bench import ODD_NAMES, Bench, DamagesWhatArrived, FilesThrough, HostThrough, contents, fill, sample_case
 
@@ -133,6 +134,43 @@ def test_of_a_new_revision_only_what_changed_is_sent(ssh_bench: Bench) -> None:
     assert ssh_bench.leftovers() == []
 
 
+def test_a_dry_run_lists_only_what_a_new_revision_would_send(bench: Bench) -> None:
+    fill(bench.source, sample_case())
+    bench.upload()
+    fill(bench.source, {"late.txt": b"12345"})
+
+    moves = preview_upload(bench.case(), bench.context("upload"))
+
+    sent = bench.upload()
+    assert isinstance(sent, Done)
+    assert sum(each.size for each in moves if each.act == "send") == sent.facts["sent_bytes"]
+
+
+def test_the_way_that_files_take_is_told(
+    ssh_bench: Bench, make_host: Callable[..., Host], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(bench: Bench) -> str:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="mqi.stage"):
+            bench.upload()
+            bench.download()
+        return caplog.text
+
+    fill(ssh_bench.source, {"a": b"1"})
+    fill(ssh_bench.outputs, {"b": b"2"})
+    text = told(ssh_bench)
+    assert "one stream to far over the system's ssh, proven there by" in text
+    assert "one stream from far over the shared connection" in text
+
+    (tmp_path / "other").mkdir()
+    without = Bench(tmp_path / "other", make_host("sftp_only"))
+    fill(without.source, {"a": b"1"})
+    fill(without.outputs, {"b": b"2"})
+    text = told(without)
+    assert "no stream to far" in text
+    assert "its files go over SFTP" in text
+
+
 def test_a_large_download_goes_on_in_its_middle(
     tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
 ) -> None:
@@ -217,7 +255,7 @@ def test_a_line_of_a_hostile_listing_is_refused(line: bytes, said: str) -> None:
 
     tree = listing.tree()
 
-    assert said in tree.describe_unfit()
+    assert said in " ".join(tree.unfit or {})
     assert [each.path for each in tree.entries] == ["twice"]
 
 
