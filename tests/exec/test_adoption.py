@@ -82,8 +82,7 @@ def test_20_runs_that_end_while_the_daemon_is_dead_are_adopted(house: House, ssh
     away_while_they_end(house, sshd, "direct")
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_20_jobs_of_slurm_that_end_while_the_daemon_is_dead_are_adopted(
     house: House, login_node: OpenSSHServer, slurm: object
 ) -> None:
