@@ -71,6 +71,8 @@ _FACE = {
     "HostKey": "hosts.base",
     "KeyedHost": "hosts.base",
     "Process": "hosts.base",
+    "Resident": "hosts.base",
+    "ResidentHost": "hosts.base",
     "RemoteEntry": "hosts.base",
     "Sending": "hosts.base",
     "Receiving": "hosts.base",
@@ -141,6 +143,8 @@ if TYPE_CHECKING:
     from mqi_cli.hosts.base import Process as Process
     from mqi_cli.hosts.base import Receiving as Receiving
     from mqi_cli.hosts.base import RemoteEntry as RemoteEntry
+    from mqi_cli.hosts.base import Resident as Resident
+    from mqi_cli.hosts.base import ResidentHost as ResidentHost
     from mqi_cli.hosts.base import Sending as Sending
     from mqi_cli.hosts.base import Space as Space
     from mqi_cli.layout import RemoteLayout as RemoteLayout

@@ -7,10 +7,12 @@ Paths on a host are absolute `PurePosixPath`s. Error messages carry no path: pat
 
 from __future__ import annotations
 
+import hashlib
 import stat as stat_module
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -214,3 +216,31 @@ class KeyedHost(Protocol):
 
     def pin(self, key: HostKey) -> None:
         """Trust this key from now on, instead of any other for this host."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A Python program that stays loaded on a host: the text of a module with `answer(request: bytes) -> bytes`.
+
+    Python 3.6 and its standard library have to do; what a request does must be over, or left alone for good, when it
+    answers. `name` is what errors call it.
+    """
+
+    name: str
+    text: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash that names the text."""
+        return hashlib.sha256(self.text).hexdigest()
+
+
+@runtime_checkable
+class ResidentHost(Protocol):
+    """A host that can keep programs loaded (`type: ssh`), where it has Python."""
+
+    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0) -> bytes | None:
+        """Have a resident program answer. None where there is none, or it failed: do it another way, that bears repetition.
+
+        Raises `HostUnreachable` when `timeout` seconds pass or the connection breaks: it may have been done.
+        """

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
-from mqi_cli.hosts.base import Completed, HostKey, Process
+from mqi_cli.hosts.base import Completed, HostKey, Process, Resident
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
+from mqi_cli.hosts.resident import COMMAND, ResidentLost, ResidentSession, Unusable
 from mqi_cli.hosts.ssh_bulk import SshBulk
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
-from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection
+from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection, translated
 from mqi_cli.hosts.ssh_files import SshFiles
 from mqi_cli.hosts.ssh_login import ask_key, connect
 from mqi_cli.hosts.ssh_pool import SshPool
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from mqi_cli.config.model import SshHostSection
 
 _PROBE = "mqi: programs run here"
+_WITHOUT = 600.0  # seconds that a host is taken for one that keeps no programs loaded, after one failed
 
 
 class SshHost:
@@ -41,6 +44,7 @@ class SshHost:
         self._home: PurePosixPath | None = None
         self._runs_programs: bool | None = None
         self._asked_before = False
+        self._without_resident = 0.0  # until then
         self._bulk = SshBulk(name, config, self._known_hosts, self._pool)
 
     @property
@@ -80,6 +84,29 @@ class SshHost:
             finally:
                 process.close()
 
+    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0) -> bytes | None:
+        """Have a resident program answer; None where the host keeps none."""
+        if time.monotonic() < self._without_resident:
+            return None
+        deadline = Deadline(timeout)
+        line = command_line(COMMAND)
+        try:
+            self._prove_shell()
+            lent = self._pool.resident(
+                lambda channel: channel.run_program(line),
+                lambda channel: ResidentSession(channel, within=self.config.connect_timeout),
+            )
+            with lent as (connection, session), translated(connection):
+                try:
+                    return session.ask(program, request, deadline)
+                except ResidentLost as lost:
+                    if connection.alive:  # the program alone ended: ask no second one into the same trap
+                        self._without_resident = time.monotonic() + _WITHOUT
+                    raise connection.lost("a program ended before its answer") from lost
+        except (NoShell, RequestDenied, Unusable):
+            self._without_resident = time.monotonic() + _WITHOUT
+            return None
+
     @contextmanager
     def files(self, *, bulk: bool = False) -> Iterator[SshFiles]:
         """Lend a channel for file operations; `bulk` over the system's own client, where that can be."""
@@ -98,6 +125,7 @@ class SshHost:
         """End all connections; the next use connects again."""
         self._pool.close()
         self._runs_programs = None
+        self._without_resident = 0.0
 
     def offered_key(self) -> HostKey:
         """Ask the host for its key, without logging in."""

@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable
+from mqi_cli.hosts.resident import ResidentSession
 from mqi_cli.hosts.sftp_protocol import SftpLost
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh_channel import SshChannel
@@ -19,13 +21,16 @@ _REFUSAL_HOLDS = 5.0  # seconds
 _REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
 _REFUSED_MOST = 5.0  # seconds; on a busy server that moment is long
 
+Session = SftpSession | ResidentSession
+_S = TypeVar("_S", SftpSession, ResidentSession)
+
 
 @dataclass(eq=False)
 class _Shared:
     connection: SshConnection
     most: int = CHANNELS
     busy: int = 0
-    idle: list[SftpSession] = field(default_factory=list)
+    idle: list[Session] = field(default_factory=list)
 
 
 class SshPool:
@@ -55,7 +60,30 @@ class SshPool:
     @contextlib.contextmanager
     def sftp(self) -> Iterator[tuple[SshConnection, SftpSession]]:
         """Lend a file session, one that was used before if there is one."""
-        shared, session = self._lend_idle() or self._open_sftp()
+        with self._session(SftpSession, self._open_sftp) as lent:
+            yield lent
+
+    @contextlib.contextmanager
+    def resident(
+        self, request: Request, begin: Callable[[SshChannel], ResidentSession]
+    ) -> Iterator[tuple[SshConnection, ResidentSession]]:
+        """Lend a session with resident programs, likewise; a new one is begun on a channel with that request made."""
+
+        def opened() -> tuple[_Shared, ResidentSession]:
+            shared, channel = self._open(request)
+            try:
+                return shared, begin(channel)
+            except BaseException:
+                channel.close()
+                self._give_back(shared)
+                raise
+
+        with self._session(ResidentSession, opened) as lent:
+            yield lent
+
+    @contextlib.contextmanager
+    def _session(self, kind: type[_S], opened: Callable[[], tuple[_Shared, _S]]) -> Iterator[tuple[SshConnection, _S]]:
+        shared, session = self._lend_idle(kind) or opened()
         try:
             yield shared.connection, session
         finally:
@@ -108,11 +136,11 @@ class SshPool:
         for each in shared:
             each.connection.close()
 
-    def _lend_idle(self) -> tuple[_Shared, SftpSession] | None:
+    def _lend_idle(self, kind: type[_S]) -> tuple[_Shared, _S] | None:
         with self._changed:
             for shared in self._living():
-                while shared.idle:
-                    session = shared.idle.pop()
+                for session in [each for each in reversed(shared.idle) if isinstance(each, kind)]:
+                    shared.idle.remove(session)
                     if session.idle:
                         shared.busy += 1
                         return shared, session
@@ -232,7 +260,7 @@ class SshPool:
             threading.Thread(target=each.connection.close, name=f"ssh-end-{self.name}", daemon=True).start()
         return self._shared
 
-    def _give_back(self, shared: _Shared, session: SftpSession | None = None) -> None:
+    def _give_back(self, shared: _Shared, session: Session | None = None) -> None:
         with self._changed:
             shared.busy -= 1
             if session is not None:

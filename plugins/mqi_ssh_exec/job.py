@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from mqi_cli import Batch, Call, Host, Refusal, Scheduler
+from mqi_ssh_exec import quick
 from mqi_ssh_exec.asking import HelperFault, ask, make, nonsense
 from mqi_ssh_exec.helper_calls import (
     Order,
@@ -81,6 +82,10 @@ class Job:
         """
         self.lookout.forget(self.place)
         if self._program(order, PurePosixPath("/")) is None:
+            report, begun = quick.submit(self.host, self.place, order, wait=wait, outputs=outputs)
+            if report:
+                return self._read(report)
+            wait = 0 if begun else wait
             return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait, outputs=outputs))
         return self._enqueue(order)
 
@@ -190,8 +195,11 @@ class Job:
         return with_queue(status, self.lookout.queue(self.host, self.scheduler, self.tag), self.tag)
 
     def _report(self, build: Callable[[PurePosixPath], Call]) -> JobStatus:
+        return self._read(ask(self.host, build))
+
+    def _read(self, report: bytes) -> JobStatus:
         try:
-            return read_report(ask(self.host, build).decode("utf-8", "replace"))
+            return read_report(report.decode("utf-8", "replace"))
         except ValueError:
             raise self._nonsense() from None
 
