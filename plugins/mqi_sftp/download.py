@@ -19,6 +19,7 @@ from mqi_cli import (
     Wait,
     describe_os_error,
 )
+from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
 from mqi_sftp.fetch import LOOK_AGAIN, Fetcher, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import is_in_place, prove_here
@@ -75,15 +76,17 @@ def _wait_for_room(error: OSError) -> Wait:
 
 
 def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait:
-    """Take the way that the far side allows: one stream where it has a shell and tools, else file by file."""
+    """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
+    tools, else file by file.
+    """
     origin = find_origin(ctx)
     destination = find_destination(case, ctx)
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
     landing = Landing(destination, case.key, ctx.step, ctx.part, fence)
     placed = Placed(ctx, case)
     landing.restore()  # whatever becomes of this turn
-    fetched: Manifest | Wait | None = None
-    if ctx.host.config.type != "local":
+    fetched = quick.download(ctx, origin, landing, meter)
+    if fetched is None and ctx.host.config.type != "local":
         try:
             fetched = DownStream(ctx, origin, landing, placed, meter).fetch()
         except (NoShell, Unable) as error:

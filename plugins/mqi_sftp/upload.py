@@ -13,6 +13,7 @@ from mqi_cli import (
     StageContext,
     Wait,
 )
+from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Difference, Fence, Proven, UploadPlan, compare, plan_upload
@@ -48,8 +49,12 @@ def upload(case: CaseRef, ctx: StageContext) -> Done | Wait:
 
 
 def _upload(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven:
-    """Take the way that the far side allows: one stream where it has a shell and tools, else file by file."""
+    """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
+    tools, else file by file.
+    """
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
+    if sent := quick.upload(case, ctx, fence, meter):
+        return sent
     if ctx.host.config.type != "local":
         try:
             return _by_stream(case, ctx, fence, meter)
