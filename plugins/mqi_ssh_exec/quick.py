@@ -24,13 +24,14 @@ def submit(host: Host, place: Place, order: Order, *, wait: int, outputs: Sequen
     """Start a run. Return the report of its end, empty where there is none, and whether it was started here."""
     if not isinstance(host, ResidentHost) or len(order.script) > LARGEST_SCRIPT:
         return b"", False
-    answer = host.ask(runner(), _request(place, order, wait=wait, outputs=outputs), timeout=90.0 + wait)
+    answer = host.ask(runner(), request(place, order, wait=wait, outputs=outputs), timeout=90.0 + wait)
     if answer is None or answer == DEFERRED:
         return b"", False
     return (b"", True) if answer == BEGUN else (answer, True)
 
 
-def _request(place: Place, order: Order, *, wait: int, outputs: Sequence[str]) -> bytes:
+def request(place: Place, order: Order, *, wait: int, outputs: Sequence[str]) -> bytes:
+    """Return what the program is asked. Pure."""
     facts = {
         "part": str(place.part),
         "attempt": place.attempt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exec.far_side import SHELLS, FarSide, shell_path
+from exec.far_side import SHELLS, FarSide, QuickSide, shell_path
 from exec.turns import Bench
 from mqi_cli import Host
 from mqi_cli.config.model import LocalHostSection
@@ -19,9 +20,16 @@ from servers.slurm import SlurmCluster
 from servers.sshd import require_sshd
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=[*SHELLS, "resident"])
 def far_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarSide]:
-    """The helper in each shell in turn. dash or bash is everywhere; the others are tested where they are installed."""
+    """The helper in each shell in turn, and the quick way beside it. dash or bash is everywhere; the others are tested
+    where they are installed.
+    """
+    if request.param == "resident":
+        quick = QuickSide(tmp_path, os.environ["PATH"])
+        yield quick
+        quick.kill_all()
+        return
     if not shutil.which(request.param):
         pytest.skip(f"{request.param} is not installed")
     side = FarSide(tmp_path, shell_path(request.param, tmp_path / "bin"))

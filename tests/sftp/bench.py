@@ -20,6 +20,8 @@ from mqi_cli import (
     Host,
     Receiving,
     RemoteLayout,
+    Resident,
+    ResidentHost,
     Sending,
     Space,
     Stage,
@@ -257,7 +259,8 @@ class FilesThrough:
 class HostThrough:
     """Passes every operation on, the files' through `FilesThrough` or a subclass of it.
 
-    `far` rewrites the program that a stream's far side runs: a fault over there, in a shell's words.
+    `far` rewrites the program that a stream's far side runs: a fault over there, in a shell's words. `quick` does that
+    to the one that stays loaded there; without it the host keeps none.
     """
 
     def __init__(
@@ -266,13 +269,21 @@ class HostThrough:
         files: Callable[[Files], Any] = FilesThrough,
         *,
         far: Callable[[str], str] = lambda program: program,
+        quick: Callable[[str], str] | None = None,
     ) -> None:
         self.inner = inner
+        self._quick = quick
         self._files = files
         self._far = far
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+    def ask(self, program: Resident, request: bytes, **more: Any) -> bytes | None:
+        if self._quick is None or not isinstance(self.inner, ResidentHost):
+            return None
+        changed = self._quick(program.text.decode())
+        return self.inner.ask(Resident(program.name, changed.encode()), request, **more)
 
     @contextlib.contextmanager
     def files(self, **more: Any) -> Iterator[Any]:

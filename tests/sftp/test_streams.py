@@ -25,6 +25,11 @@ from sftp.bench import ODD_NAMES, Bench, DamagesWhatArrived, FilesThrough, HostT
 LARGE = {"deep/large.raw": random.Random(3).randbytes(6 << 20)}
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqi_sftp.quick.MOST_FILES", -1)
+
+
 class NoFiles(FilesThrough):
     """A host whose SFTP is not to be used."""
 

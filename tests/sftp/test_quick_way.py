@@ -1,0 +1,203 @@
+"""A few small files go up or come down in one request: as proven as by the stream, and left to it wherever it isn't plain."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqi_cli import Done, GiveUp, HostError, HostUnreachable, RetryLater
+from mqi_sftp import far_small, quick
+from sftp.bench import ODD_NAMES, Bench, HostThrough, contents, fill
+
+
+class QuickOnly(HostThrough):
+    """A host on which neither a stream nor SFTP may be used."""
+
+    def __init__(self, inner: Any, rewrite: Callable[[str], str] = lambda program: program) -> None:
+        super().__init__(inner, quick=rewrite)
+
+    def start(self, *_: object, **__: object) -> Any:
+        raise AssertionError("no stream is needed")
+
+    def files(self, **_: object) -> Any:
+        raise AssertionError("no SFTP is needed")
+
+
+def rewriting(old: str, new: str) -> Callable[[str], str]:
+    """Return a change of the program on the host."""
+
+    def change(program: str) -> str:
+        assert old in program
+        return program.replace(old, new)
+
+    return change
+
+
+def facts_of(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return mode and time of all that lies below a directory."""
+    found = sorted(directory.rglob("*"))
+    return {str(each.relative_to(directory)): (each.stat().st_mode, int(each.stat().st_mtime)) for each in found}
+
+
+def test_what_goes_up_quickly_lies_there_as_by_the_stream(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, ODD_NAMES | {"deep/er/file": b"1", "deep/program": b"2", "empty": b""}, empty=["hollow/er"])
+    (ssh_bench.source / "deep/program").chmod(0o755)
+    os.utime(ssh_bench.source / "empty", (1_000_000_000, 1_000_000_000))
+    root = ssh_bench.input.parent
+    records = (".input.json", ".input.sha256")
+
+    assert isinstance(ssh_bench.upload(host=QuickOnly(ssh_bench.host)), Done)
+    quickly = contents(ssh_bench.input), facts_of(ssh_bench.input), [(root / each).read_bytes() for each in records]
+    assert ssh_bench.leftovers() == []
+    os.rename(root, root.with_name("quick"))
+    assert isinstance(ssh_bench.upload(host=HostThrough(ssh_bench.host)), Done)
+
+    assert quickly[0] == contents(ssh_bench.source)
+    assert quickly == (
+        contents(ssh_bench.input),
+        facts_of(ssh_bench.input),
+        [(root / each).read_bytes() for each in records],
+    )
+
+
+def test_results_come_down_quickly(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {"a/b": b"1", "a/c": b"", "d": bytes(100_000)}, empty=["hollow"])
+    assert isinstance(ssh_bench.download(host=QuickOnly(ssh_bench.host)), Done)
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+    assert (ssh_bench.destination / "hollow").is_dir()
+
+
+@pytest.mark.parametrize("left", [".incoming-0-1/a", ".taken-0-1/a", ".receiving-0-1/pid", "input/other"])
+def test_where_anything_is_there_already_the_stream_looks_at_it(ssh_bench: Bench, left: str) -> None:
+    fill(ssh_bench.source, {"a": b"1", "b": b"2"})
+    fill(ssh_bench.input.parent, {left: b"1"})
+    with pytest.raises(AssertionError, match="no stream"):
+        ssh_bench.upload(host=QuickOnly(ssh_bench.host))
+    assert (ssh_bench.input.parent / left).read_bytes() == b"1"
+    assert isinstance(ssh_bench.upload(), Done)
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # a byte changes on the disk
+        (
+            "found, sums = self.look()",
+            "open(self.mine + b'/a', 'r+b').write(b'X'); found, sums = self.look()",
+        ),
+        # something else is there
+        ("found, sums = self.look()", "open(self.mine + b'/z', 'w').close(); found, sums = self.look()"),
+        # no space for the second file
+        ("for path, size, mtime, mode in self.files:", "for path, size, mtime, mode in self.files[:1] + [(b'no/where', 1, 0, 0)]:"),
+        # a later turn takes over before the end
+        ("os.rename(self.mine, self.root + b'/input')".replace("'", '"'), "os.rename(self.mine, self.root + b'/.taken-9-9'); os.rename(self.mine, b'/x')"),
+    ],
+)  # fmt: skip
+def test_what_fails_there_leaves_nothing_and_is_the_streams(ssh_bench: Bench, old: str, new: str) -> None:
+    fill(ssh_bench.source, {"a": b"1", "b": b"2"})
+    with pytest.raises(AssertionError, match="no stream"):
+        ssh_bench.upload(host=QuickOnly(ssh_bench.host, rewriting(old, new)))
+    assert not ssh_bench.input.exists()
+    assert [each for each in ssh_bench.leftovers() if "9-9" not in each] == []
+
+
+def test_one_that_is_killed_before_the_end_is_gone_on_with(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1", "b": b"2"})
+    killed = rewriting("found, sums = self.look()", f"os.kill(os.getpid(), {int(signal.SIGKILL)})")
+    with pytest.raises(HostUnreachable):
+        ssh_bench.upload(host=QuickOnly(ssh_bench.host, killed))
+    assert not ssh_bench.input.exists()
+    assert isinstance(ssh_bench.upload(turn=2), Done)
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+def test_a_case_that_is_there_needs_its_source_no_more(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1"})
+    case = ssh_bench.case()
+    ssh_bench.upload(case=case)
+    fill(ssh_bench.source, {"a": b"another", "b": b"2"})
+    assert isinstance(ssh_bench.upload(case=case), Done)
+    assert contents(ssh_bench.input) == {"a": b"1"}
+
+
+def test_a_source_that_is_not_what_was_accepted_is_not_sent(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1"})
+    case = ssh_bench.case()
+    fill(ssh_bench.source, {"late": b"2"})
+    with pytest.raises(GiveUp, match="not what was accepted"):
+        ssh_bench.upload(case=case)
+    assert not ssh_bench.input.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('b"".join(bodies)', 'b"".join(bodies).replace(b"1", b"2")'),  # changed on the way
+        ('b"".join(bodies)', 'b"".join(bodies)[:-1]'),  # cut
+        ('"hashes": hashes', '"hashes": hashes[:-1]'),
+        ('"hashes": hashes', '"hashes": ["0" * 64] * len(hashes)'),
+        ("json.dumps(heads)", 'json.dumps(heads).replace("./b", "./../evil")'),
+        ("json.dumps(heads)", 'json.dumps(heads).replace("./b", "/tmp/evil")'),
+        ("json.dumps(heads)", 'json.dumps(heads).replace("./b", "./c/evil")'),
+        ("json.dumps(heads)", '"[]"'),
+        ("json.dumps(heads)", '"{"'),
+    ],
+)
+def test_nothing_wrong_or_hostile_that_comes_down_is_taken(ssh_bench: Bench, old: str, new: str) -> None:
+    fill(ssh_bench.outputs, {"a": b"1" * 100, "b": b"1"})
+    before = {each for each in ssh_bench.directory.rglob("*") if ".mqi-" not in str(each)}
+    with pytest.raises((RetryLater, HostError, GiveUp)) as caught:
+        ssh_bench.download(host=QuickOnly(ssh_bench.host, rewriting(old, new)))
+    assert "evil" not in str(caught.value)
+    after = {each for each in ssh_bench.directory.rglob("*") if ".mqi-" not in str(each)}
+    assert after - before <= {ssh_bench.destination.parent}
+    assert isinstance(ssh_bench.download(), Done)
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+def test_results_that_change_while_they_are_read_are_not_taken(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {"a": b"1", "b": b"2"})
+    grows = rewriting("if look(place", "open(place + b'/a', 'ab').write(b'!')\n        if look(place")
+    with pytest.raises(AssertionError, match="no stream"):
+        ssh_bench.download(host=QuickOnly(ssh_bench.host, grows))
+    assert not ssh_bench.destination.exists()
+
+
+def test_results_that_can_not_be_fetched_are_the_streams_to_refuse(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {"a": b"1"})
+    (ssh_bench.outputs / "link").symlink_to("a")
+    with pytest.raises(GiveUp, match="symbolic link"):
+        ssh_bench.download()
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(quick, "MOST_FILES", 2)
+    monkeypatch.setattr(quick, "MOST_BYTES", 10)
+    yield
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("files", [{"a": b"1", "b": b"2", "c": b"3"}, {"a": b"12345678901"}])
+def test_more_than_a_few_small_files_take_the_stream(ssh_bench: Bench, files: dict[str, bytes]) -> None:
+    fill(ssh_bench.source, files)
+    fill(ssh_bench.outputs, files)
+    for move in (ssh_bench.upload, ssh_bench.download):
+        with pytest.raises(AssertionError, match="no stream"):
+            move(host=QuickOnly(ssh_bench.host))
+        assert isinstance(move(), Done)
+
+
+def test_the_program_is_written_for_an_old_python() -> None:
+    text = Path(far_small.__file__).read_text()
+    ast.parse(text, feature_version=(3, 6))
+    assert "mqi_cli" not in text
+    assert "__future__" not in text
