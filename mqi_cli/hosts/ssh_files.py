@@ -233,7 +233,10 @@ class SshFiles:
         found = calls.list_directory(self._session, path)
         if bad := sum(1 for name, _ in found if not name or b"/" in name or b"\0" in name):
             # such a name leads out of the directory; no file system makes one
-            raise HostFault(f"host {self._name}: {bad} names in a directory are no names", host=self._name)
+            raise HostFault(
+                f"host {self._name}: of a listing on it {bad} can't be names: empty, or with `/` or NUL",
+                host=self._name,
+            )
         return found
 
     @contextlib.contextmanager

@@ -245,7 +245,7 @@ def test_names_that_no_checksum_file_can_hold_are_refused(bench: Bench, name: by
     fill(bench.outputs, RESULTS)
     Path(os.fsdecode(os.fsencode(bench.outputs) + b"/" + name)).write_bytes(b"x")
 
-    with pytest.raises(GiveUp, match="1 names with control characters or backslashes"):
+    with pytest.raises(GiveUp, match="1 name with control characters or backslashes"):
         bench.download()
 
 
@@ -286,7 +286,7 @@ class EscapingNames(FilesThrough):
 def test_a_name_that_leads_out_is_never_written_there(local_bench: Bench) -> None:
     fill(local_bench.outputs, RESULTS)
 
-    with pytest.raises(GiveUp, match="1 names that lead elsewhere"):
+    with pytest.raises(GiveUp, match="1 name that leads elsewhere"):
         local_bench.download(host=HostThrough(local_bench.host, EscapingNames))
 
     assert not list(local_bench.directory.rglob("escaped"))
