@@ -1,9 +1,9 @@
 """The hidden directory beside the destination where results arrive, who owns it, and its move into their place.
 
     <parent>/.mqi-<key>.<step>.<part>.<fence>.part/
-        arriving/    one file at a time, until it is whole
+        arriving/    a large file, until it is whole
         begun/       the beginning of a large file that an earlier turn was at
-        results/     whole files, under their own names
+        results/     files under their own names; what is kept of them is what has the right hash
         replaced/    earlier results of this case, on their way out
 
 A later turn renames the directory to a name of its own, as on a host; an earlier one then writes nowhere. The ending
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
 
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 class WriteFailed(Exception):
     """A file can't be written on this machine. `error` says why."""
 
@@ -46,8 +49,7 @@ class ArrivingFile(io.FileIO):
         self.path = path
         self._hashed = hashed
         self.digest = hashlib.sha256()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, flags, 0o600))
+        super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, _NEW_FILE, 0o600))
 
     def write(self, data: Buffer, /) -> int:
         """Write all of it; the system may take less at a time."""
@@ -61,6 +63,31 @@ class ArrivingFile(io.FileIO):
         except OSError as error:
             raise WriteFailed(error) from error  # else the host would be blamed for it
         return written
+
+
+class SmallFiles:
+    """Puts small files among a landing directory's results, in as few calls as that takes.
+
+    They have their names at once: where a turn was cut, what it left is kept by its hash alone.
+    """
+
+    def __init__(self, landing: Landing) -> None:
+        self._results = f"{landing.results}/"
+
+    def put(self, path: str, data: memoryview, *, mark: Mark) -> None:
+        """Write a file; its directory is there. Raises `WriteFailed`."""
+        try:
+            handle = os.open(self._results + path, _NEW_FILE, 0o600)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(handle, data[written:])
+                os.fchmod(handle, mark.mode)
+                os.utime(handle, (mark.mtime, mark.mtime))
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise WriteFailed(error) from error  # else the host would be blamed for it
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mqi_sftp.far_program import SEND
 from mqi_sftp.far_side import FarSide
 from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import is_in_place
-from mqi_sftp.landing import ArrivingFile, Landing
+from mqi_sftp.landing import ArrivingFile, Landing, SmallFiles
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import RESUME_FROM, Mark, directories_of
 from mqi_sftp.results import Origin, Placed
@@ -45,6 +45,7 @@ class DownStream:
         self._meter = meter
         self._tree = Tree()
         self._buffer = memoryview(bytearray(CHUNK))
+        self._small = SmallFiles(landing)
 
     def fetch(self) -> Manifest | Wait:
         """Fill the landing directory, or find the results in their place. Raises `Unable` and what a download raises."""
@@ -195,9 +196,23 @@ class DownStream:
     def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
         path = prefix + entry.path
         self._meter.begin(path)
-        with self._landing.open_file(path if entry.size >= RESUME_FROM else "", hashed=False) as sink:
+        if entry.size < RESUME_FROM:
+            self._receive_small(far, path, entry)
+            return
+        with self._landing.open_file(path, hashed=False) as sink:
             self._copy(far, sink, entry.size)
         self._landing.keep_file(path, mark=Mark.due(entry))
+
+    def _receive_small(self, far: FarSide, path: str, entry: Entry) -> None:
+        data = self._buffer[: entry.size]
+        got = 0
+        while got < entry.size:
+            count = far.take(data[got:])
+            if not count:
+                raise changed_meanwhile()
+            got += count
+        self._small.put(path, data, mark=Mark.due(entry))
+        self._meter.move(got)
 
     def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
         left = size

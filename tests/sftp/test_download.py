@@ -206,19 +206,18 @@ def test_results_that_still_grow_are_not_taken(bench: Bench) -> None:
 
 
 def test_a_local_disk_that_keeps_a_byte_wrong_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mqi_sftp import download
     from mqi_sftp.landing import Landing
-    from mqi_sftp.plan import Mark
 
     fill(bench.outputs, RESULTS)
-    keep = Landing.keep_file
+    prove = download.prove_here
 
-    def damages(self: Landing, path: str, *, mark: Mark, slot: str = "file") -> None:
-        keep(self, path, mark=mark, slot=slot)
-        if path == "dose_2.raw":
-            flip_a_byte(self.results / path)
+    def damages(landing: Landing, *more: object) -> None:
+        flip_a_byte(landing.results / "dose_2.raw")
+        prove(landing, *more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Landing, "keep_file", damages)
+        patch.setattr(download, "prove_here", damages)
         with pytest.raises(RetryLater, match="of 4 fetched files: 1 differ"):
             bench.download()
     assert not bench.destination.exists()
