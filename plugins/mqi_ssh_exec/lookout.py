@@ -57,6 +57,8 @@ class Lookout:
             now = self._elapsed()
             watched = self._runs.setdefault(place, _Watched(asked_at=now))
             watched.asked_at, watched.tail = now, tail
+            if watched.status is not None:  # looks for others' sake have kept it up to date: it is older by now
+                watched.interval = interval(watched.status)
             if watched.status is None or now - watched.looked_at >= watched.interval * 0.9:
                 self._look(host, place)
                 assert watched.status is not None  # noqa: S101

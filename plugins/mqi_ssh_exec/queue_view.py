@@ -53,6 +53,8 @@ def with_queue(status: JobStatus, look: QueueLook, tag: str) -> JobStatus:
     if status.state in (JobState.FINISHED, JobState.LOST):
         if found is None or found.state is QueueState.ENDED:
             return status
+        if found.state is QueueState.PENDING:  # put back: a second start ends at the gate, and is not waited for
+            return replace(status, reason=ENDS[QueueState.REQUEUED], word=found.word)
         if found.state in LIVE:  # the queue is about to say why it ended it
             return replace(status, state=JobState.RUNNING, word=found.word)
         return replace(status, reason=ENDS[found.state], word=found.word)

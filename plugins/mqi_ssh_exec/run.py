@@ -29,6 +29,7 @@ QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
 OVERDUE = 60.0  # seconds after which a run that did not end itself at its limit is ended from here
 TURN_COST = 0.08  # seconds of pause for each run that this process looks after: turns cost more than looks
+REQUEUED = "requeued"
 _GONE = "lost"  # why a run without its runner is ended
 _NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so has started nothing
 
@@ -77,6 +78,8 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
 def _go_on(case: CaseRef, ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     if status.busy:
         return _wait_for_earlier(ctx, job, status)
+    if status.reason == REQUEUED and status.state in OVER:
+        job.kill(grace=grace_of(ctx), reason=REQUEUED, wait=0)  # nothing of it lives: this takes it out of the queue
     if status.state is JobState.FINISHED:
         return _finish(case, ctx, job, status)
     if status.state is JobState.LOST and status.reason:

@@ -59,6 +59,32 @@ def test_however_many_runs_there_are_one_call_looks_at_all_of_them(bench: Bench)
 
 
 @pytest.mark.usefixtures("at_once")
+def test_a_run_that_was_young_when_it_was_last_asked_for_costs_no_look_of_its_own(local_bench: Bench) -> None:
+    clock = [0.0]
+    lookout = Lookout(elapsed=lambda: clock[0])
+    host = Counted(local_bench.host)
+    ages = {"old": 30.0, "young": 1.0}
+    places = {}
+    for name in ages:
+        ctx = local_bench.context("sleep 60", name=name)
+        local_bench.drive_once(ctx)
+        places[name] = local_bench.job(ctx).place
+
+    def look(name: str) -> None:
+        lookout.status(host, places[name], interval=lambda seen: ages[name])
+
+    look("young")
+    look("old")
+    clock[0], ages["young"] = 40.0, 30.0
+    look("old")  # and the other with it
+    host.calls.clear()
+    clock[0] = 45.0
+    look("young")
+    assert not host.calls
+    local_bench.end_all()
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_nobody_asks_for_any_more_is_not_looked_at(local_bench: Bench) -> None:
     clock = [0.0]
     lookout = Lookout(elapsed=lambda: clock[0])

@@ -170,6 +170,13 @@ def test_the_queue_never_overrules_a_record() -> None:
     assert with_queue(cut_short, QueueLook({}), TAG) == cut_short
 
 
+def test_a_run_that_the_queue_has_put_back_is_over_and_nothing_is_waited_for() -> None:
+    ended = with_queue(JobStatus(JobState.FINISHED, 1, sent="14", reason="terminated"), look(QueueState.PENDING), TAG)
+    assert (ended.state, ended.reason) == (JobState.FINISHED, "requeued")
+    about_to_end = with_queue(JobStatus(JobState.LOST, 1, sent="14"), look(QueueState.RUNNING), TAG)
+    assert about_to_end.state is JobState.RUNNING
+
+
 def test_a_claim_whose_answer_was_lost_counts_as_sent() -> None:
     assert read_report("state=claimed\nattempt=1\nsent=?\n").state is JobState.QUEUED
     assert read_report("state=claimed\nattempt=1\n").state is JobState.CLAIMED

@@ -181,6 +181,32 @@ def test_somebody_elses_scancel_holds_the_case(queue: Bench, slurm: SlurmCluster
         queue.drive(ctx)
 
 
+def test_a_run_that_gives_way_to_something_more_urgent_is_begun_anew(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue, gpus=2)
+    begun(queue, ctx)
+    slurm.call("sbatch", "--partition=urgent", "--gres=gpu:2", "--output=/dev/null", "--wrap=sleep 2")
+    with pytest.raises(RetryLater, match="the queue put something more urgent in its place"):
+        queue.drive(ctx)
+    second = long_run(queue, gpus=2, attempt=2)
+    until(
+        lambda: queue.drive_once(second) and lines_of(queue.ledger) == ["begun"] * 2, within=30, what="it begins anew"
+    )
+
+
+def test_a_run_that_slurm_puts_back_is_never_begun_by_slurm_itself(queue: Bench, slurm: SlurmCluster) -> None:
+    ctx = long_run(queue)
+    begun(queue, ctx)
+    number = queue.job(ctx).status().sent
+    slurm.call("scontrol", "update", f"jobid={number}", "requeue=1")  # an administrator may, whatever we asked for
+    slurm.call("scontrol", "requeue", number)
+    with pytest.raises(RetryLater):
+        queue.drive(ctx)
+    until(
+        lambda: not queue.living() and not slurm.call("squeue", "--noheader"), within=40, what="its second start ends"
+    )
+    assert lines_of(queue.ledger) == ["begun"]
+
+
 def test_a_controller_that_is_restarted_in_the_middle_changes_nothing(queue: Bench, slurm: SlurmCluster) -> None:
     ctx = queue.context(f"echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done")
     begun(queue, ctx)

@@ -168,12 +168,13 @@ class SlurmCluster:
             "SchedulerParameters": "sched_interval=1,batch_sched_delay=0,sched_min_interval=10000",
             "ReturnToService": 2, "MinJobAge": MIN_JOB_AGE, "KillWait": 3, "SlurmdTimeout": 4, "SlurmctldTimeout": 6,
             "MessageTimeout": 2, "BatchStartTimeout": 5, "CompleteWait": 0, "InactiveLimit": 0, "GresTypes": "gpu",
-            "MailProg": "/bin/true", "DefMemPerCPU": 10,
+            "MailProg": "/bin/true", "DefMemPerCPU": 10, "PreemptType": "preempt/partition_prio", "PreemptMode": "CANCEL",
         }  # fmt: skip
         self.conf.write_text(
             "".join(f"{name}={value}\n" for name, value in lines.items())
             + f"NodeName={self.node} NodeHostname={self.node} NodeAddr=127.0.0.1 CPUs=64 RealMemory=4096 Gres=gpu:2\n"
             + f"PartitionName=main Nodes={self.node} Default=YES MaxTime=INFINITE State=UP\n"
+            + f"PartitionName=urgent Nodes={self.node} MaxTime=INFINITE State=UP PriorityTier=10\n"
             + f"PartitionName=brief Nodes={self.node} MaxTime=1 DefaultTime=1 State=UP\n"
             + f"PartitionName=closed Nodes={self.node} State=DOWN\n"
         )
