@@ -24,7 +24,8 @@ from mqi_ssh_exec.helper_calls import Place, survey_call
 from mqi_ssh_exec.job_status import JobState, read_survey
 
 RUNS = int(os.environ.get("MQI_BENCH_RUNS", "500"))
-WATCH = 40.0  # seconds for which the CPU is measured
+YOUNG = 60.0  # seconds for which a run is looked at more often than later
+WATCH = 60.0  # seconds for which the CPU is measured
 LIMIT = 900.0
 LOOKS = 5
 
@@ -85,6 +86,7 @@ def measure(place: Path, server: OpenSSHServer, runs: int) -> None:
         seconds = min(look(host, places) for _ in range(LOOKS))
         print(f"One look at {runs} runs on one host, one call over SSH: {seconds:.2f} s (best of {LOOKS})")
         worker = next(each.pid for each in store.workers.all() if each.lane == "ssh-exec")
+        time.sleep(YOUNG)
         before, began, sessions = cpu(worker), time.monotonic(), connections(server)
         time.sleep(WATCH)
         share = (cpu(worker) - before) / (time.monotonic() - began)

@@ -23,7 +23,7 @@ from exec.turns import Bench, Context
 from mqi_cli import Done, GiveUp, HostFault, HostFull, HostRefused, HostUnreachable, RetryLater, Wait
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import OpenSSHServer
-from mqi_ssh_exec import doubt
+from mqi_ssh_exec import doubt, quick
 from mqi_ssh_exec.direct import Direct
 from mqi_ssh_exec.helper import install
 from mqi_ssh_exec.job_status import JobState
@@ -72,13 +72,15 @@ class Place:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
 ) -> Iterator[Place]:
-    """Each of the two ways. What is waited for at length on a real cluster takes a moment."""
+    """Each way; `shell` is `direct` without the quick program. What is waited for at length on a real cluster takes a moment."""
     del at_once
     for name, seconds in (("SETTLE_FOR", 1.0), ("LOOK_AGAIN", 0.2)):
         monkeypatch.setattr(doubt, name, seconds)
     monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 0.3)
     monkeypatch.setattr("mqi_ssh_exec.run.FAULT_PAUSE", 0.3)
-    if request.param == "direct":
+    if request.param == "shell":
+        monkeypatch.setattr(quick, "LARGEST_SCRIPT", -1)
+    if request.param != "slurm":
         made = Place(tmp_path, Direct(), tmp_path / "small", {})
         made.small_disk.mkdir()
         subprocess.run(
@@ -91,7 +93,7 @@ def place(
     for bench in made.benches:
         bench.host.close()
         bench.end_all()
-    if request.param == "direct" and made.small_disk.is_mount():
+    if request.param != "slurm" and made.small_disk.is_mount():
         subprocess.run(("umount", "-l", made.small_disk), check=True)
 
 
@@ -267,6 +269,7 @@ def test_a_key_that_the_server_takes_no_longer_stops_the_turns_and_not_the_run(
     assert isinstance(bench.drive(ctx)[0], Done) and lines_of(bench.ledger) == ["start"]
 
 
+@pytest.mark.parametrize("place", ["direct", "shell", "slurm"], indirect=True)
 @pytest.mark.parametrize(("way", "share"), [("up", 0.5), ("down", 0.3), ("down", 0.6), ("down", 0.75)])
 def test_a_connection_that_is_cut_anywhere_in_a_submission_starts_it_once(
     place: Place, server: OpenSSHServer, way: str, share: float
@@ -274,7 +277,9 @@ def test_a_connection_that_is_cut_anywhere_in_a_submission_starts_it_once(
     with TcpProxy(server.port) as proxy:
         bench = place.bench(server, port=proxy.port)
         install(bench.host)
-        whole, passed = bench.context("sleep 1", name="whole"), {"up": proxy.up, "down": proxy.down}
+        first, whole = (bench.context("sleep 1", name=name) for name in ("first", "whole"))
+        bench.job(first).submit(make_order(first), wait=0)  # all that is needed there is there now
+        passed = {"up": proxy.up, "down": proxy.down}
         bench.job(whole).submit(make_order(whole), wait=0)
         passed = {"up": proxy.up - passed["up"], "down": proxy.down - passed["down"]}
         ctx = bench.context(f"echo start >>{bench.ledger}; sleep 0.5")
@@ -287,5 +292,6 @@ def test_a_connection_that_is_cut_anywhere_in_a_submission_starts_it_once(
         assert bench.drive(ctx)[0].facts["exit_code"] == 0  # by a worker that has heard of nothing: it submits again
         assert proxy.connections > before, "nothing was cut"
         assert lines_of(bench.ledger) == ["start"]
+        bench.drive(first)
         bench.drive(whole)
         bench.host.close()

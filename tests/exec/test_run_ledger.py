@@ -184,6 +184,9 @@ class Trial:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what is waited for at length on a real cluster."""
+    monkeypatch.setattr(
+        "mqi_ssh_exec.run.AT_ONCE", 0
+    )  # a turn ends with a run on its way, so that something can go wrong
     for name, seconds in (("SETTLE_FOR", 1.0), ("LOOK_AGAIN", 0.2), ("ABSENT_FOR", 12.0)):
         monkeypatch.setattr(doubt, name, seconds)
     monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 0.3)
@@ -192,8 +195,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, tmp_path: Path, hasty: None) -> Iterator[Trial]:
-    """A trial with a scheduler and a seed."""
+    """A trial with a way of starting and a seed. `shell` is `direct` without the quick program."""
     del hasty
+    if request.param[0] == "shell":
+        request.getfixturevalue("monkeypatch").setattr("mqi_ssh_exec.quick.LARGEST_SCRIPT", -1)
     kind, seed = request.param
     server = request.getfixturevalue("login_node" if kind == "slurm" else "sshd")
     cluster = request.getfixturevalue("slurm") if kind == "slurm" else None
@@ -210,13 +215,15 @@ def play(trial: Trial, faults: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("trial", [("direct", 1)], indirect=True)
+@pytest.mark.parametrize("trial", [("direct", 1), ("shell", 5)], indirect=True, ids=["direct", "shell"])
 def test_a_few_faults_at_random_never_make_two_runs_of_one_part(trial: Trial) -> None:
     play(trial, FAULTS)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("trial", [("direct", 2), ("slurm", 3)], indirect=True, ids=["direct", "slurm"])
+@pytest.mark.parametrize(
+    "trial", [("direct", 2), ("shell", 4), ("slurm", 3)], indirect=True, ids=["direct", "shell", "slurm"]
+)
 def test_200_faults_at_random_never_make_two_runs_of_one_part(trial: Trial) -> None:
     play(trial, MANY_FAULTS)
