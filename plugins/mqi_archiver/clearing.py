@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import PurePosixPath
 
-from mqi_cli import KEY_PATTERN, CaseRef, GiveUp, HostFault, RemoteLayout, StageContext
+from mqi_cli import (
+    KEY_PATTERN,
+    CaseRef,
+    GiveUp,
+    Host,
+    HostFault,
+    RemoteLayout,
+    Resident,
+    ResidentHost,
+    StageContext,
+)
 
 
 def hosts_of(ctx: StageContext) -> list[str]:
@@ -30,15 +43,32 @@ def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str]) -> lis
             continue
         host = ctx.host_named(name)
         root = RemoteLayout(host.base_dir, case.key, ctx.owner).root
-        with host.files() as files:
-            there = files.stat(root)
-            if there is not None and not there.is_dir:
-                raise GiveUp(f"what has this case's name on {name} is not a directory, so it is left as it is")
-            if there is not None:
-                files.remove_tree(root)
-                if files.stat(root) is not None:
-                    raise HostFault("the case's directory is still there after it was removed", host=name)
+        if not _cleared_at_once(host, root):
+            _clear(host, root)
         cleared.append(name)
         ctx.remember(cleared=cleared)
         ctx.log.info("nothing of it is left on %s", name)
     return cleared
+
+
+@cache
+def _program() -> Resident:
+    return Resident("far_clear", (resources.files("mqi_archiver") / "far_clear.py").read_bytes())
+
+
+def _cleared_at_once(host: Host, root: PurePosixPath) -> bool:
+    """Have a program that stays loaded on the host remove a small directory; False where it is not gone that way."""
+    path = str(root).encode("utf-8", "surrogateescape")
+    return isinstance(host, ResidentHost) and host.ask(_program(), path) == b"clear"
+
+
+def _clear(host: Host, root: PurePosixPath) -> None:
+    with host.files() as files:
+        there = files.stat(root)
+        if there is None:
+            return
+        if not there.is_dir:
+            raise GiveUp(f"what has this case's name on {host.name} is not a directory, so it is left as it is")
+        files.remove_tree(root)
+        if files.stat(root) is not None:
+            raise HostFault("the case's directory is still there after it was removed", host=host.name)
