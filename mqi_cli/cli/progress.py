@@ -84,4 +84,4 @@ def _amount(done: float, total: float, unit: str, seconds: float) -> str:
     if unit in ("B", "bytes", "byte"):
         rate = f", {size(done / seconds)}/s" if seconds > 0.5 and done else ""
         return f"{size(done)} of {size(total)}{rate}"
-    return (f"{done:g} of {total:g} {unit}" if total else f"{done:g} {unit}").rstrip()
+    return (f"{done:g} of {total:g} {unit}" if total else f"{done:g} {unit}" if done else unit).rstrip()

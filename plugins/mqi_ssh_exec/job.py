@@ -176,7 +176,10 @@ class Job:
             script = self.scheduler.script(batch)
             return enqueue_call(helper, self.place, order, script=script, program=program)
 
-        status = self._report(build)
+        try:
+            status = self._report(build)
+        finally:
+            self.lookout.sent()
         if status.refused and self.scheduler.refusal(status.refused) is not Refusal.UNKNOWN:
             ask(self.host, lambda helper: helper_call(helper, "unsend", self.place))
             status = replace(status, sent="")

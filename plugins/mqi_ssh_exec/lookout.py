@@ -41,7 +41,7 @@ class Lookout:
         self._queue_lock = threading.Lock()
         self._runs: dict[Place, _Watched] = {}
         self._known: Mapping[str, Queued] | None = None
-        self._known_at = float("-inf")
+        self._known_at = self._sent_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -75,12 +75,17 @@ class Lookout:
         with self._lock:
             self._runs.pop(place, None)
 
+    def sent(self) -> None:
+        """Take an older look at the queue for no word on what has just been put there."""
+        self._sent_at = self._elapsed()
+
     def queue(self, host: Host, scheduler: Scheduler, tag: str, *, fresh: bool = False) -> QueueLook:
         """Ask a host's queue, and the records of the past for one that it does not know."""
         with self._queue_lock:
-            if fresh or self._elapsed() - self._known_at >= QUEUE_AGE:
+            now = self._elapsed()
+            if fresh or now - self._known_at >= QUEUE_AGE or self._known_at <= self._sent_at:
                 self._known = scheduler.read_look(make(host, scheduler.look()))
-                self._known_at = self._elapsed()
+                self._known_at = now  # when it was begun: what was sent meanwhile may be missing from it
             known = self._known
         if known is not None and tag in known:
             return QueueLook(known)

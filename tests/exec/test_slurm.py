@@ -101,6 +101,15 @@ def test_why_it_waits_in_the_queue_is_shown_and_it_can_be_limited(queue: Bench, 
     assert not lines_of(queue.ledger)
 
 
+def test_a_look_from_before_it_was_submitted_says_nothing_of_a_run(
+    queue: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 60.0)
+    ctx = long_run(queue, partition="closed")
+    notes = [queue.drive_once(ctx).note for _ in range(3)]
+    assert all("in the queue of far" in note for note in notes), notes
+
+
 def test_of_three_runs_on_two_gpus_one_waits(queue: Bench) -> None:
     first, second, third = (long_run(queue, gpus=1, name=f"step{number}") for number in range(3))
     for ctx in (first, second):
