@@ -361,8 +361,8 @@ def _encoded(command: Command) -> bytes:
 def is_free(gpu: GpuRow, *, now: float) -> bool:
     """Whether a GPU can be given away: there, looked at of late, not held back, not leased, nobody else computes on it.
 
-    Processes that were seen before the last lease ended were that lease's own and don't count.
+    Processes that were seen before the last lease ended were that lease's own and don't count, unless they were foreign.
     """
-    stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at
+    stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at and not gpu.foreign
     looked_at = now - gpu.seen_at <= LOOK_VALID
     return gpu.present and looked_at and not gpu.held and gpu.lease is None and (stale or not gpu.processes)

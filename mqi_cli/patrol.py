@@ -63,7 +63,7 @@ class HostSeen:
 class GpuSeen:
     """One GPU of a host. Memory in MiB, utilisation in percent, temperature in °C; None where the driver says `[N/A]`.
 
-    `processes` are the process ids of all that compute on it.
+    `processes` are the process ids of all that compute on it, `foreign` those among them that are surely of no run of ours.
     """
 
     uuid: str
@@ -74,6 +74,7 @@ class GpuSeen:
     utilization: int | None = None
     temperature: int | None = None
     processes: tuple[int, ...] = ()
+    foreign: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def listed_gpus(store: Store) -> list[dict[str, Any]]:
                 "utilization": row.utilization,
                 "temperature": row.temperature,
                 "processes": list(row.processes),
+                "foreign": list(row.foreign),
                 "held": row.held,
                 "lease": lease,
                 "seen_at": row.seen_at,

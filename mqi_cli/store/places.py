@@ -121,7 +121,7 @@ class Gpus:
             GpuTable.insert(
                 uuid=gpu.uuid, host=host, number=gpu.index, name=gpu.name, memory_total=gpu.memory_total,
                 memory_used=gpu.memory_used, utilization=gpu.utilization, temperature=gpu.temperature,
-                processes=list(gpu.processes), present=True, held=False, seen_at=now,
+                processes={"all": gpu.processes, "foreign": gpu.foreign}, present=True, held=False, seen_at=now,
             ).on_conflict(
                 conflict_target=[GpuTable.uuid],
                 update={
@@ -138,7 +138,13 @@ class Gpus:
 
 
 def _gpus(rows: Iterable[Mapping[str, Any]]) -> list[GpuRow]:
-    return [GpuRow(**{**row, "processes": tuple(row["processes"] or ())}) for row in rows]
+    return [GpuRow(**{**row, **_processes(row["processes"])}) for row in rows]
+
+
+def _processes(seen: Any) -> dict[str, tuple[int, ...]]:
+    """Return who computes on a GPU; an earlier version wrote a list, and could not tell who is foreign."""
+    known = seen if isinstance(seen, dict) else {"all": seen or ()}
+    return {"processes": tuple(known["all"]), "foreign": tuple(known.get("foreign", ()))}
 
 
 class Workers:

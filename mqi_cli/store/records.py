@@ -142,6 +142,7 @@ class GpuRow(NamedTuple):
     utilization: int | None
     temperature: int | None
     processes: tuple[int, ...]
+    foreign: tuple[int, ...]  # of these, those that are surely of no run of ours
     present: bool
     held: bool
     lease: int | None

@@ -72,7 +72,12 @@ def _cells(row: Mapping[str, Any], now: float) -> dict[str, Any]:
     return {
         **row,
         "memory": f"{used}/{total}",
-        "processes": [process or "?" for process in row["processes"]],
+        "processes": [f"{process or '?'}{_mark(row, process)}" for process in row["processes"]],
         "had": ", ".join([*([row["lease"]] if row["lease"] else []), *held]),
         "seen": ago(row["seen_at"], now) if row["present"] else "gone",
     }
+
+
+def _mark(row: Mapping[str, Any], process: int) -> str:
+    """Say of a process on a GPU that a run has that it is not the run's."""
+    return " (foreign)" if row["lease"] and process in row["foreign"] else ""

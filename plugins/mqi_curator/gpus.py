@@ -7,7 +7,7 @@ when a card is added, lost or the order of the PCI bus is turned.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from mqi_cli import GpuSeen
@@ -37,9 +37,10 @@ class GpuLook:
     problem: str = ""
 
 
-def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int) -> GpuLook:
+def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int, *, ours: Set[int] | None = None) -> GpuLook:
     """Read the answers to `GPU_QUERY` (or `OLD_GPU_QUERY`) and `APP_QUERY` with their exit codes.
 
+    `ours` are the processes that bear the mark of a run of mqi; None where nobody looked.
     Whatever doesn't read as expected makes a `problem` or leaves a GPU out: one that is in doubt is not given away.
     """
     if _NO_DEVICES in gpus.casefold():
@@ -60,7 +61,7 @@ def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int) -> GpuLook:
         if fault:
             unusable.append(f"GPU {row[0]} ({row[1]}) {fault}")
         else:
-            seen.append(_read_gpu(row, processes.get(row[1], ())))
+            seen.append(_read_gpu(row, processes.get(row[1], ()), ours))
     return GpuLook(tuple(seen), tuple(unusable))
 
 
@@ -69,7 +70,7 @@ def refuses_mig(text: str) -> bool:
     return "mig.mode.current" in text and "not a valid field" in text
 
 
-def _read_gpu(row: Sequence[str], processes: Sequence[int]) -> GpuSeen:
+def _read_gpu(row: Sequence[str], processes: Sequence[int], ours: Set[int] | None) -> GpuSeen:
     total, used, utilization, temperature = (_number(value) for value in row[3:7])
     return GpuSeen(
         uuid=row[1],
@@ -80,6 +81,7 @@ def _read_gpu(row: Sequence[str], processes: Sequence[int]) -> GpuSeen:
         utilization=utilization,
         temperature=temperature,
         processes=tuple(sorted(set(processes))),
+        foreign=() if ours is None else tuple(sorted(set(processes) - ours)),
     )
 
 

@@ -118,7 +118,8 @@ def _read_gpu_sections(sections: Sections, gpu_timeout: float) -> GpuLook:
         return GpuLook(problem=f"the GPU query hung for {gpu_timeout:g} s; the driver may need a reboot")
     if not status:
         return GpuLook(problem="the host did not ask for its GPUs")
-    return read_gpus(text, int(status), apps, int(app_status or 1))
+    ours = {int(each) for each in _text(sections, "ours").split() if each.isdigit()} if "ours" in sections else None
+    return read_gpus(text, int(status), apps, int(app_status or 1), ours=ours)
 
 
 def _text(sections: Sections, name: str) -> str:

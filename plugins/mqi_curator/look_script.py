@@ -110,7 +110,13 @@ gpus() {
   command -v "$1" >/dev/null 2>&1 || { echo "@mqi gpus absent"; return; }
   look gpus "$@" @GPU_QUERY@ || return
   if grep -q 'not a valid field' "$work/gpus"; then look old-gpus "$@" @OLD_GPU_QUERY@ || return; fi
-  look apps "$@" @APP_QUERY@
+  look apps "$@" @APP_QUERY@ || return
+  # Who bears the mark of a run of mqi. What can't be looked at belongs to another user, and so to somebody else.
+  echo "@mqi ours 0"
+  sed 's/.*, *//' "$work/apps" | while read -r pid; do
+    case $pid in '' | *[!0-9]*) continue ;; esac
+    { tr '\0' '\n' <"/proc/$pid/environ"; } 2>/dev/null | grep -q '^MQI_JOB=' && echo "$pid"
+  done
 }
 
 look disk sh -c "$disk" mqi-look "$base"

@@ -144,9 +144,14 @@ class Bench:
         self.answer(command, EventKind.ACCEPTED)
         self.answer(command, EventKind.RETRY, reason=reason, hint="", after=after, host=host)
 
-    def gpus(self, count: int, *, busy: int = 0, host: str = "hpc") -> None:
-        """Let the curator see GPUs, `busy` of them with a foreign process."""
-        seen = tuple(GpuSeen(f"GPU-{n}", n, processes=(99,) if n < busy else ()) for n in range(count))
+    def gpus(self, count: int, *, busy: int = 0, foreign: int = 0, host: str = "hpc") -> None:
+        """Let the curator see GPUs, `busy` of them with a process, `foreign` of them with one that is surely of no run."""
+        seen = tuple(
+            GpuSeen(
+                f"GPU-{n}", n, processes=(99,) if n < max(busy, foreign) else (), foreign=(99,) if n < foreign else ()
+            )
+            for n in range(count)
+        )
         self.intake.take(GpusSeen(host, seen))
 
     def texts(self, case: CaseRow) -> list[str]:

@@ -154,6 +154,22 @@ def test_the_processes_of_the_lease_that_just_ended_are_not_foreign(make_bench: 
     assert any(each.step == "run" for each in bench.commands())
 
 
+def test_somebody_else_who_came_while_a_run_had_the_gpu_keeps_it_from_the_next(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    to_run(bench, 2)
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.gpus(1, foreign=1)
+    bench.clock.turn(1)
+
+    bench.answer(command, EventKind.DONE, facts={})
+
+    assert not any(each.step == "run" for each in bench.commands())
+    bench.gpus(1)
+    assert any(each.step == "run" for each in bench.commands())
+
+
 def test_a_gpu_that_is_held_back_is_not_leased_and_a_renumbered_one_keeps_its_lease(make_bench: Any) -> None:
     bench = make_bench(gpus=1)
     bench.gpus(2)

@@ -58,6 +58,19 @@ def test_it_tells_load_cores_space_and_gpus_in_one_go(tmp_path: Path, smi: FakeS
     assert seen.problem == ""
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_processes_of_runs_are_told_from_foreign_ones(tmp_path: Path, smi: FakeSmi, shell: str) -> None:
+    marked = os.environ | {"MQI_JOB": "/scratch/caaaaaaaaaa/work/run/_/.1.job;"}
+    with subprocess.Popen(["sleep", "60"], env=marked) as ours, subprocess.Popen(["sleep", "60"]) as theirs:
+        gone = 4_100_000
+        smi.answers(captured.TWO_A100_MIG_COLUMN, f"{A}, {ours.pid}\n{B}, {theirs.pid}\n{B}, {gone}\n")
+        seen = look(tmp_path, smi.program, shell=shell)
+        for each in (ours, theirs):
+            each.kill()
+    assert seen.gpus is not None and not seen.gpus.problem
+    assert [gpu.foreign for gpu in seen.gpus.gpus] == [(), tuple(sorted((theirs.pid, gone)))]
+
+
 def test_a_base_dir_that_is_not_there_yet_tells_the_space_above_it(tmp_path: Path) -> None:
     assert look(tmp_path / "not" / "yet").total_bytes == look(tmp_path).total_bytes
 
