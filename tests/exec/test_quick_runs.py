@@ -105,6 +105,20 @@ def test_beside_an_earlier_attempt_nothing_is_started(side: QuickSide) -> None:
     assert read_report(side.quickly(side.order("exit 3"), attempt=2, wait=10).decode()).code == 3
 
 
+def test_while_an_earlier_attempt_may_still_begin_nothing_is_started(side: QuickSide) -> None:
+    side.records(1).mkdir(parents=True)  # it was submitted, and its gate is open
+    assert side.quickly(side.order('echo start >>"$LEDGER"'), attempt=2, wait=1) == DEFERRED
+    assert not side.ledger.exists()
+
+
+def test_behind_a_closed_gate_nothing_is_started(side: QuickSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = quick.Resident("blind", quick.runner().text.replace(b"run.look()", b"pass"))  # as if both looked at once
+    monkeypatch.setattr(quick, "runner", lambda: blind)
+    for _ in range(2):
+        side.quickly(side.order('echo start >>"$LEDGER"'), attempt=1, wait=5)
+    assert lines_of(side.ledger) == ["start"]
+
+
 def test_a_kernel_that_gives_no_orphans_leaves_all_to_the_helper(
     side: QuickSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
