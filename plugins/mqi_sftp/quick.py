@@ -63,6 +63,7 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
     if answer != b"done":
         raise _nonsense(ctx.host.name)
     meter.move(manifest.size)
+    ctx.log.info("%d files to %s in one request, proven there", len(manifest.files), ctx.host.name)
     return Proven.of(manifest)
 
 
@@ -134,6 +135,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         rest = rest[each.size :]
         landing.keep_file(each.path, mark=Mark.due(each))
         meter.move(each.size)
+    ctx.log.info("%d files from %s in one answer, proven there and here", len(found.files), host.name)
     return found.manifest
 
 
