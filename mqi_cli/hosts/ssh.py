@@ -84,9 +84,9 @@ class SshHost:
             finally:
                 process.close()
 
-    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0) -> bytes | None:
-        """Have a resident program answer; None where the host keeps none."""
-        if time.monotonic() < self._without_resident:
+    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0, cold: bool = True) -> bytes | None:
+        """Have a resident program answer; None where the host keeps none, or nothing is open and `cold` is not wanted."""
+        if time.monotonic() < self._without_resident or not (cold or self._pool.warm):
             return None
         deadline = Deadline(timeout)
         line = command_line(COMMAND)

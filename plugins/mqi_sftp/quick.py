@@ -110,7 +110,8 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
     meter.begin("looking at what is on the host")
     places = [str(each) for each in origin.places.values()]
     order = {"verb": "give", "places": places, "most_files": MOST_FILES, "most_bytes": MOST_BYTES}
-    answer = host.ask(program(), json.dumps(order).encode() + b"\n", timeout=PATIENCE)
+    # nobody knows yet whether it is little: a connection is not opened for the question alone
+    answer = host.ask(program(), json.dumps(order).encode() + b"\n", timeout=PATIENCE, cold=False)
     if answer is None or answer == DEFERRED:
         return None
     head, _, body = answer.partition(b"\n")

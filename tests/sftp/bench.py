@@ -283,7 +283,7 @@ class HostThrough:
         if self._quick is None or not isinstance(self.inner, ResidentHost):
             return None
         changed = self._quick(program.text.decode())
-        return self.inner.ask(Resident(program.name, changed.encode()), request, **more)
+        return self.inner.ask(Resident(program.name, changed.encode()), request, **more | {"cold": True})
 
     @contextlib.contextmanager
     def files(self, **more: Any) -> Iterator[Any]:
