@@ -52,7 +52,7 @@ def judge(step: str, wanted: Side, found: Side, *, recorded: str) -> Verdict:
     off = [side.name for side in there if recorded and side.manifest and side.manifest.fingerprint != recorded]
     manifest = there[0].manifest
     assert manifest is not None  # noqa: S101  `there` holds no other
-    text = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}, {manifest.size} bytes: "
+    text = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}, {manifest.size} byte{'s' * (manifest.size != 1)}: "
     text += "differ" if findings else "equal" if not gone else f"nothing {gone[0]} any more, to compare with"
     if off:
         text += f"; not what was proven when it was moved: {' and '.join(off)}"
