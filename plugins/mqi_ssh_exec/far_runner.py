@@ -83,11 +83,16 @@ def bearers(mark: bytes) -> list:
     found = []
     for pid in processes():
         try:
-            if b"\0" + mark in b"\0" + read(b"/proc/" + pid + b"/environ") and lives(pid):
+            if carries(pid, mark) and lives(pid):
                 found.append(pid)
         except OSError:
             continue
     return found
+
+
+def carries(pid: bytes, mark: bytes) -> bool:
+    """Whether a variable of a process begins so: who only looks for the mark has it in the middle of one."""
+    return b"\0" + mark in b"\0" + read(b"/proc/" + pid + b"/environ")
 
 
 def lives(pid: bytes) -> bool:
@@ -461,7 +466,7 @@ class Runner:
                 if fields[0] in (b"Z", b"X") or pid == mine:
                     continue
                 family[pid] = fields[1]
-                if self.job_of.mark in read(b"/proc/" + pid + b"/environ"):
+                if carries(pid, self.job_of.mark):
                     found.add(pid)
             except OSError:
                 continue

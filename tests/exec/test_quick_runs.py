@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,3 +142,14 @@ def test_the_program_is_written_for_an_old_python() -> None:
     ast.parse(text, feature_version=(3, 6))
     assert "mqi_cli" not in text
     assert "__future__" not in text
+
+
+def test_who_only_looks_for_a_runs_mark_is_not_taken_for_one_of_its_processes(side: QuickSide) -> None:
+    looking = subprocess.Popen(["sleep", "60"], env={**os.environ, "MARK": f"MQI_JOB={side.records()};"})
+    try:
+        status = side.submit("true", wait=10)
+        assert (status.state, status.left) == (JobState.FINISHED, 0)
+        assert looking.poll() is None
+    finally:
+        looking.kill()
+        looking.wait()
