@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +57,11 @@ def test_a_command_finds_the_same_surroundings_either_way(side: QuickSide, tmp_p
     assert one == other
 
 
-def test_a_command_inherits_no_ignored_signals(side: QuickSide) -> None:
+def test_a_command_inherits_none_of_the_signals_that_python_ignores(side: QuickSide) -> None:
     side.submit("grep ^SigIgn /proc/self/status", wait=10)
-    assert int((side.records() / "log" / "0").read_text().split()[1], 16) == 0
+    ignored = int((side.records() / "log" / "0").read_text().split()[1], 16)
+    # others may be ignored by whoever started these tests; signals 32 and 33, the C library's own, can't be taken back
+    assert not [each for each in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (each - 1) & 1]
 
 
 def test_of_submissions_both_ways_at_once_one_starts_it(side: QuickSide) -> None:
