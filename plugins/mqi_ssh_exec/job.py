@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from mqi_cli import Batch, Call, Host, Refusal, Scheduler
+from mqi_cli import Batch, Call, Host, QueueState, Refusal, Scheduler
 from mqi_ssh_exec import quick
 from mqi_ssh_exec.asking import HelperFault, ask, make, nonsense
 from mqi_ssh_exec.helper_calls import (
@@ -195,7 +195,12 @@ class Job:
     def _asked_of_queue(self, status: JobStatus) -> JobStatus:
         if not asks_queue(status):
             return status
-        return with_queue(status, self.lookout.queue(self.host, self.scheduler, self.tag), self.tag)
+        look = self.lookout.queue(self.host, self.scheduler, self.tag)
+        found = look.find(self.tag)
+        if status.state in OVER and found is not None and found.state is QueueState.PENDING:
+            # put back after its end, or the look is older than its beginning: only a new one can tell
+            look = self.lookout.queue(self.host, self.scheduler, self.tag, fresh=True)
+        return with_queue(status, look, self.tag)
 
     def _report(self, build: Callable[[PurePosixPath], Call]) -> JobStatus:
         return self._read(ask(self.host, build))

@@ -216,6 +216,18 @@ def test_a_run_that_slurm_puts_back_is_never_begun_by_slurm_itself(queue: Bench,
     assert lines_of(queue.ledger) == ["begun"]
 
 
+def test_a_look_from_before_it_began_does_not_make_a_run_one_that_was_put_back(
+    queue: Bench, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 60.0)
+    ctx = long_run(queue, extra=["--begin=now+3"])
+    waits_until(queue, ctx, "BeginTime")
+    until(lambda: lines_of(queue.ledger) == ["begun"], within=40, what="it begins")
+    slurm.call("scancel", f"--name={queue.job(ctx).tag}")
+    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+        queue.drive(ctx)
+
+
 def test_a_controller_that_is_restarted_in_the_middle_changes_nothing(queue: Bench, slurm: SlurmCluster) -> None:
     ctx = queue.context(f"echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done")
     begun(queue, ctx)
