@@ -20,6 +20,8 @@ settings.load_profile("mqi")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # it would hide output that comes late
+
 pytest_plugins = [
     f"servers.{name}"
     for name in ("sshd", "rabbitmq", "slurm", "house")

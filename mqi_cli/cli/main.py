@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -133,6 +134,8 @@ def root(
 
 def main() -> None:
     """Run `mqi`: a known error is one line, what to do, and its exit code; anything else is a bug with its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what is followed through a pipe must not wait until 8 kB are together
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         app()
     except MqiError as error:
