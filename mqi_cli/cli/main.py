@@ -134,7 +134,9 @@ def root(
 
 def main() -> None:
     """Run `mqi`: a known error is one line, what to do, and its exit code; anything else is a bug with its traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what is followed through a pipe must not wait until 8 kB are together
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # what is followed through a pipe must not wait until 8 kB are together
         sys.stdout.reconfigure(line_buffering=True)
     try:
         app()

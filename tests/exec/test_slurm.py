@@ -301,7 +301,7 @@ def test_a_job_that_is_ended_by_force_with_its_runner_is_lost_not_done(queue: Be
     for pid in queue.living():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with pytest.raises(RetryLater, match="it left no record of its end|vanished without a trace"):
+    with pytest.raises(RetryLater, match=r"it left no record of its end|vanished without a trace"):
         queue.drive(ctx)
 
 
