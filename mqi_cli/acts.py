@@ -31,7 +31,7 @@ class Acts:
         meanwhile. `step` may only name the step that the case stands at.
         """
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             if step and step != case.step:
                 raise UsageError(
                     f"the case stands at step {case.step or 'none'}: only that can be done again",
@@ -58,7 +58,7 @@ class Acts:
                 failed = [self._one_of(case, failed, part)]
             self._note(case, "retry", f"retry of part {failed[0].part} asked for" if part else "retry asked for")
             self._conductor.move(case, CaseState.READY)
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             if not failed:
                 self._restart(case)
                 return "it begins again"
@@ -129,7 +129,7 @@ class Acts:
     def rerun(self, identity: int) -> str:
         """Begin again from the first step, whatever was reached."""
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             self._refuse_if_busy(case)
             if not case.fingerprint:
                 raise UsageError("the case was never complete", hint="mqi scan")
@@ -138,7 +138,7 @@ class Acts:
             self._store.parts.leave_behind(case.id)
             self._store.cases.update(case.id, step="", cancelling=False, cleared=[])
             self._conductor.move(case, CaseState.READY)
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             self._note(case, "rerun", "rerun from the start asked for")
             self._conductor.begin(case)
             return "it begins again with its first step"
@@ -146,7 +146,7 @@ class Acts:
     def pause(self, identity: int) -> str:
         """Begin nothing new for a case. What runs goes on to its end."""
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             if case.state in (CaseState.DONE, CaseState.CANCELLED):
                 raise UsageError(f"the case is {case.state}")
             self._store.cases.update(case.id, paused=True)
@@ -160,7 +160,7 @@ class Acts:
     def resume(self, identity: int) -> str:
         """Take a paused case into work again."""
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             if not case.paused:
                 raise UsageError("the case is not paused", hint=f"mqi case why {case.key}")
             self._store.cases.update(case.id, paused=False)
@@ -176,7 +176,7 @@ class Acts:
         With `part`, only that part of its step: the others go on, and then the case is held.
         """
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             if part:
                 return self._cancel_part(case, part)
             if case.state in (CaseState.DONE, CaseState.CANCELLED):
@@ -189,8 +189,8 @@ class Acts:
                     self._conductor.dispatch.give_turn(self._part(each.id))
                 elif each.state in PART_LIVE:
                     self._conductor.overtake(each)
-            self._conductor.finish_cancel(self._case(identity))
-            ended = self._case(identity).state is CaseState.CANCELLED
+            self._conductor.finish_cancel(self._conductor.case(identity))
+            ended = self._conductor.case(identity).state is CaseState.CANCELLED
             return "cancelled" if ended else "cancelling: what runs on the host is ended first"
 
     def _cancel_part(self, case: CaseRow, wanted: str) -> str:
@@ -211,7 +211,7 @@ class Acts:
     def set_priority(self, identity: int, priority: int) -> str:
         """Let a case go before others (higher) or after them where they wait for one thing."""
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             self._store.cases.update(case.id, priority=priority)
             self._store.parts.set_priority(case.id, priority)
             self._note(case, "priority", f"priority {priority}")
@@ -266,11 +266,6 @@ class Acts:
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)
-
-    def _case(self, identity: int) -> CaseRow:
-        found = self._store.cases.by_id(identity)
-        assert found is not None  # noqa: S101  cases are never deleted
-        return found
 
     def _part(self, identity: int) -> PartRow:
         found = self._store.parts.by_id(identity)

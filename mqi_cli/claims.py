@@ -33,7 +33,7 @@ class Claims:
         one.
         """
         with self._store.transaction():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             chosen = self._choose(case, stage, step)
             name = self._next_part(case, chosen, part)
             found = self._store.parts.latest(case.id, chosen.name, name)
@@ -61,7 +61,7 @@ class Claims:
         Of a step with several parts, one must be named.
         """
         with self._store.reading():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             chosen = self._choose(case, stage, step)
             names = self._part_names(case, chosen)
             if not part and len(names) > 1:
@@ -75,7 +75,7 @@ class Claims:
     def part_names(self, identity: int, stage: str, *, step: str = "") -> list[str]:
         """Return the parts of a step in their order: `[""]` where it does not fan out, or has not listed them yet."""
         with self._store.reading():
-            case = self._case(identity)
+            case = self._conductor.case(identity)
             return self._part_names(case, self._choose(case, stage, step)) or [""]
 
     def unfinished(self, identity: int, step: str) -> list[str]:
@@ -159,11 +159,6 @@ class Claims:
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)
-
-    def _case(self, identity: int) -> CaseRow:
-        found = self._store.cases.by_id(identity)
-        assert found is not None  # noqa: S101  cases are never deleted
-        return found
 
 
 def named_part(store: Store, case: CaseRow, step: str, wanted: str) -> str:

@@ -53,7 +53,7 @@ class Moves:
     def start_step(self, case: CaseRow, step: Step) -> None:
         """Begin a step with its one part, or with the plan that lists its parts. In the caller's transaction."""
         self.store.cases.update(case.id, step=step.name)
-        self._attempt(case, step, part="")
+        self._begin_attempt(self.add_attempt(case, step, part=""))
         self.settle(case.id)
 
     def advance(self, case: CaseRow) -> None:
@@ -81,7 +81,9 @@ class Moves:
                 case, f"the config has no step {former.step} in workflow {case.workflow} any more", hint=LOST_STEP
             )
             return
-        self._attempt(case, step, part=former.part, former=former, tries=tries, due_at=due_at, reason=reason)
+        self._begin_attempt(
+            self.add_attempt(case, step, part=former.part, former=former, tries=tries, due_at=due_at, reason=reason)
+        )
 
     def fan_out(self, case: CaseRow, plan: PartRow, facts: Facts) -> None:
         """Begin each part that the plan has counted; they are called by their numbers."""
@@ -90,22 +92,12 @@ class Moves:
             self.hold(case, f"the config has no step {plan.step} in workflow {case.workflow} any more", hint=LOST_STEP)
             return
         for number in range(1, int(facts["parts"]) + 1):
-            self._attempt(case, step, part=str(number))
+            self._begin_attempt(self.add_attempt(case, step, part=str(number)))
 
-    def _attempt(
-        self,
-        case: CaseRow,
-        step: Step,
-        *,
-        part: str,
-        former: PartRow | None = None,
-        tries: int = 0,
-        due_at: float | None = None,
-        reason: str = "",
-    ) -> None:
-        row = self.add_attempt(case, step, part=part, former=former, tries=tries, due_at=due_at, reason=reason)
-        if due_at is None:
-            self.dispatch.give_turn(row, settle=False)  # who asked for it settles the case, once for all its parts
+    def _begin_attempt(self, attempt: PartRow) -> None:
+        """Give an attempt its first turn, unless it is due later; who asked settles the case, once for all its parts."""
+        if attempt.due_at is None:
+            self.dispatch.give_turn(attempt, settle=False)
 
     def add_attempt(
         self,
@@ -226,7 +218,7 @@ class Moves:
         """Whether a run of this part, of this attempt or a former one, may be alive outside the worker."""
         if part.state is PartState.DONE or part.state is PartState.CANCELLED:
             return False
-        step = self.step_of(self._case(part), part.step)
+        step = self.step_of(self.case(part.case), part.step)
         # of a step that the config no longer has only the part itself can tell whether it starts something
         if part.plan or not (part.job if step is None else step.stage.cancel is not None):
             return False
@@ -236,10 +228,11 @@ class Moves:
         found = self.store.parts.maybe_alive(part.case)
         return [each for each in found if (each.step, each.part) == (part.step, part.part)]
 
-    def _case(self, part: PartRow) -> CaseRow:
-        case = self.store.cases.by_id(part.case)
-        assert case is not None  # noqa: S101  a foreign key holds it
-        return case
+    def case(self, identity: int) -> CaseRow:
+        """Return a case that there is: none is ever deleted."""
+        found = self.store.cases.by_id(identity)
+        assert found is not None  # noqa: S101
+        return found
 
     def overtake(self, part: PartRow, *, reason: str = "overtaken") -> None:
         """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
