@@ -17,7 +17,7 @@ from mqi_curator.trust import check_key
 # program -> what is worse without it
 _TOOLS = {
     "setsid": "runs can't be started",
-    "sha256sum": "copies are proven by reading them back, which takes longer",
+    "sha256sum": "without python3 too, copies are proven by reading them back, which takes longer",
     "tar": "many small files take longer",
 }
 _NEEDED = frozenset({"setsid"})

@@ -37,14 +37,17 @@ def check_host(host: Host, *, timeout: float) -> Check:
         return Check(
             label,
             Verdict.WARN,
-            "takes files, but has no sha256sum to run: what is moved is proven by reading it back, which takes twice as long",
+            "takes files, but has neither python3 nor sha256sum to run: what is moved is proven by reading it back, which takes twice as long",
             "give the account a shell with coreutils, if you can",
         )
     if not hashed:
         return Check(
-            label, Verdict.FAIL, "hashes a file otherwise than it was sent", "look at its disk and at sha256sum"
+            label,
+            Verdict.FAIL,
+            "hashes a file otherwise than it was sent",
+            "look at its disk, and at its python3 or sha256sum",
         )
-    return Check(label, Verdict.OK, "takes files and proves them with sha256sum")
+    return Check(label, Verdict.OK, "takes files and proves them where they lie")
 
 
 def _probe(host: Host, files: Files, *, timeout: float) -> bool | None:

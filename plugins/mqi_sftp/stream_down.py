@@ -58,12 +58,6 @@ class DownStream:
             self._look(far)
             return self._take(far)
 
-    def results(self) -> tuple[Tree, Manifest]:
-        """List and hash what is there, and fetch nothing."""
-        with self._far(False) as far:
-            self._look(far)
-            return self._tree, self._manifest(far)
-
     @contextmanager
     def _far(self, bulk: bool | None) -> Iterator[FarSide]:
         host = self._ctx.host

@@ -21,7 +21,6 @@ from mqi_sftp.plan import (
     plan_upload,
     whole_mtime,
 )
-from mqi_sftp.prove import parse_hashes
 
 BIG = 3 * RESUME_FROM
 MANIFEST = Manifest((ManifestFile("a/b/one", 5, "1" * 64), ManifestFile("big", BIG, "2" * 64)), ("empty",))
@@ -159,14 +158,3 @@ def test_the_newest_earlier_fence_is_taken_over_and_a_later_one_is_noticed() -> 
     assert newest({Fence(1, 9): "a", Fence(1, 10): "b"}, Fence(2, 1)) == ("b", False)
     assert newest({Fence(2, 2): "later"}, Fence(2, 1)) == (None, True)
     assert newest({Fence(2, 1): "mine"}, Fence(2, 1)) == (None, False)
-
-
-def test_answers_of_the_hash_script_are_read_through_a_greeting() -> None:
-    text = b"Welcome to the cluster!\r\n" + b"a" * 64 + b"  -\n-\n" + b"b" * 64 + b"  -\n"
-
-    assert parse_hashes(text, 3) == ["a" * 64, "", "b" * 64]
-
-
-@pytest.mark.parametrize("text", [b"", b"a" * 64 + b"  -\n", b"a" * 63 + b"  -\n" + b"b" * 64 + b"  -\n"])
-def test_an_answer_too_few_is_no_answer(text: bytes) -> None:
-    assert parse_hashes(text, 2) is None

@@ -87,6 +87,19 @@ def test_large_cases_are_hashed_by_several_programs_at_once_and_a_byte_that_chan
     subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "../.input.sha256"], cwd=ssh_bench.input, check=True)
 
 
+def test_hashes_of_several_programs_are_put_in_order_whoever_ends_first(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {f"{number:02d}": random.Random(number).randbytes(1 << 20) for number in range(30)})
+
+    def numbers_backwards(program: str) -> str:
+        assert "hashed.$$" in program
+        return program.replace("hashed.$$", "hashed.$((9999999 - $$))")
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=numbers_backwards))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == done.facts["bytes"], "proven at the first go"
+
+
 def test_what_the_far_side_can_not_write_is_not_read_as_commands(
     tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
 ) -> None:
