@@ -74,6 +74,7 @@ _FACE = {
     "Resident": "hosts.base",
     "ResidentHost": "hosts.base",
     "RemoteEntry": "hosts.base",
+    "Copying": "hosts.base",
     "Sending": "hosts.base",
     "Receiving": "hosts.base",
     "Space": "hosts.base",
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from mqi_cli.hookspecs import RecordedEvent as RecordedEvent
     from mqi_cli.hookspecs import hookimpl as hookimpl
     from mqi_cli.hosts.base import Completed as Completed
+    from mqi_cli.hosts.base import Copying as Copying
     from mqi_cli.hosts.base import Files as Files
     from mqi_cli.hosts.base import Host as Host
     from mqi_cli.hosts.base import HostKey as HostKey

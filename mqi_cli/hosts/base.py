@@ -75,6 +75,18 @@ class Sending:
 
 
 @dataclass(frozen=True)
+class Copying:
+    """One file of many that the host copies by itself into a new file, whose modes and time are as in `Sending`."""
+
+    origin: PurePosixPath
+    path: PurePosixPath
+    size: int
+    open_mode: int
+    mode: int
+    mtime: int
+
+
+@dataclass(frozen=True)
 class Receiving:
     """One file of many that come in, of known size."""
 
@@ -107,6 +119,8 @@ class Process(Protocol):
 class Files(Protocol):
     """File operations over one channel of the host. For one thread at a time."""
 
+    copies: bool  # whether the host copies files by itself
+
     def stat(self, path: PurePosixPath) -> RemoteEntry | None:
         """Look at a path without following a link. None when nothing is there."""
 
@@ -136,6 +150,12 @@ class Files(Protocol):
         self, place: PurePosixPath, files: Iterable[Sending], *, sent: Sent | None = None
     ) -> Iterator[Sending]:
         """Write whole new files below `place`, several under way; give each when it is acknowledged, flushed and closed."""
+
+    def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+        """Have whole new files copied below `place`, several under way; give each when it is flushed and closed.
+
+        One that the host would not copy is not given: it is missing, or what is there of it is worth nothing.
+        """
 
     def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
         """Copy whole files into their sinks, several under way; give each when all of it is there. Short is a `HostFault`."""

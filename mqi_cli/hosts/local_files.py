@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mqi_cli.errors import HostFault, HostFull, describe_os_error
-from mqi_cli.hosts.base import Receiving, RemoteEntry, Sending, Sent, Space
+from mqi_cli.hosts.base import Copying, Receiving, RemoteEntry, Sending, Sent, Space
 
 _BLOCK = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -24,6 +24,8 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 class LocalFiles:
     """File operations on this machine."""
+
+    copies = True
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -125,6 +127,20 @@ class LocalFiles:
                 self.write(each.path, source, mode=each.open_mode, sent=sent)
             self.set_times(each.path, mtime=each.mtime, mode=each.mode)
             yield each
+
+    def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+        """Copy whole files, one after the other."""
+        del place
+        for each in files:
+            try:
+                source = Path(each.origin).open("rb")  # noqa: SIM115  closed below; an error of opening means: not copied
+            except OSError:
+                continue
+            with source:
+                size = self.write(each.path, source, mode=each.open_mode)
+            if size == each.size:
+                self.set_times(each.path, mtime=each.mtime, mode=each.mode)
+                yield each
 
     def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
         """Copy whole files into their sinks, one after the other."""

@@ -10,17 +10,19 @@ import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import IO
 
 from mqi_cli.hosts import sftp_calls as calls
 from mqi_cli.hosts import sftp_protocol as wire
-from mqi_cli.hosts.base import Receiving, Sending, Sent
+from mqi_cli.hosts.base import Copying, Receiving, Sending, Sent
 from mqi_cli.hosts.sftp_protocol import Answer, Ask, Reply, SftpLost, SftpRefused, Status
 from mqi_cli.hosts.sftp_session import SftpSession
 
 AT_ONCE = 64  # files
 UNDER_WAY = 4 * 1024 * 1024  # bytes of all files
 _REQUESTS = 64  # of one file
+_COPY = 256 * 1024 * 1024  # bytes that a host copies between two answers
 
 Job = Generator[int, Reply, None]  # gives the number of the request it waits for, takes the answer
 
@@ -65,6 +67,19 @@ def write_many(session: SftpSession, files: Iterable[Sending], sent: Sent | None
 
     for position in run_jobs(session, jobs()):
         yield begun.pop(position)
+
+
+def copy_many(session: SftpSession, files: Iterable[Copying]) -> Iterator[Copying]:
+    """Have whole files copied there; give each when it is closed and has its time and mode."""
+    copied: dict[int, Copying] = {}
+
+    def jobs() -> Iterator[tuple[int, Job]]:
+        for position, each in enumerate(files):
+            yield min(each.size, UNDER_WAY), _copy(session, each, partial(copied.__setitem__, position, each))
+
+    for position in run_jobs(session, jobs()):
+        if position in copied:
+            yield copied.pop(position)
 
 
 def read_many(session: SftpSession, files: Iterable[Receiving], got: Sent | None) -> Iterator[Receiving]:
@@ -112,6 +127,54 @@ def _write(session: SftpSession, file: Sending, sent: Sent | None) -> Job:
         raise SftpRefused(Status.FAILURE)
     marks = wire.pack_attributes(mtime=file.mtime, mode=file.mode)
     (yield session.send(Ask.SETSTAT, calls.pack_path(file.path) + marks)).expect(Answer.STATUS)
+
+
+def _copy(session: SftpSession, file: Copying, done: Callable[[], None]) -> Job:
+    """Copy one file; what the server refuses is passed over, for whoever asked can send it instead."""
+    flags = wire.OpenFlag.WRITE | wire.OpenFlag.CREATE | wire.OpenFlag.TRUNCATE
+    mode = wire.pack_attributes(mode=file.open_mode)
+    opening = [
+        session.send(Ask.OPEN, calls.pack_path(file.origin) + struct.pack(">II", wire.OpenFlag.READ, 0)),
+        session.send(Ask.OPEN, calls.pack_path(file.path) + struct.pack(">I", flags) + mode),
+    ]
+    handles = []
+    for number in opening:
+        reply = yield number
+        with contextlib.suppress(SftpRefused):
+            handles.append(wire.pack_string(reply.expect(Answer.HANDLE).string()))
+    whole = False
+    with contextlib.ExitStack() as stack:
+        closes = [stack.enter_context(_handle(session, each)) for each in handles]
+        with contextlib.suppress(SftpRefused):
+            if len(handles) == len(opening):
+                whole = yield from _copy_bytes(session, handles[0], handles[1], file.size, mode)
+        for number in [close() for close in closes]:
+            reply = yield number
+            try:
+                reply.expect(Answer.STATUS)
+            except SftpRefused:
+                whole = False
+    if whole:
+        marks = wire.pack_attributes(mtime=file.mtime, mode=file.mode)
+        reply = yield session.send(Ask.SETSTAT, calls.pack_path(file.path) + marks)
+        with contextlib.suppress(SftpRefused):
+            reply.expect(Answer.STATUS)
+            done()
+
+
+def _copy_bytes(
+    session: SftpSession, origin: bytes, target: bytes, size: int, mode: bytes
+) -> Generator[int, Reply, bool]:
+    """Copy from one open file into another, and flush it. Gives True when all of it is there."""
+    for start in range(0, size, _COPY):
+        where = origin + struct.pack(">QQ", start, min(_COPY, size - start)) + target + struct.pack(">Q", start)
+        (yield session.send_extended(wire.COPY_DATA, where)).expect(Answer.STATUS)
+    (yield session.send(Ask.FSETSTAT, target + mode)).expect(Answer.STATUS)
+    if wire.FSYNC in session.extensions:
+        reply = yield session.send_extended(wire.FSYNC, target)
+        with calls.unless_unsupported():
+            reply.expect(Answer.STATUS)
+    return (yield session.send(Ask.FSTAT, target)).expect(Answer.ATTRS).attributes().size == size
 
 
 def _acknowledged(pending: deque[tuple[int, int]], sent: Sent | None) -> Job:

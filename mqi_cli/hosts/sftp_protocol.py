@@ -12,6 +12,7 @@ from enum import IntEnum
 
 VERSION = 3
 
+COPY_DATA = b"copy-data"  # OpenSSH from 9.0 on
 FSYNC = b"fsync@openssh.com"
 LIMITS = b"limits@openssh.com"
 POSIX_RENAME = b"posix-rename@openssh.com"

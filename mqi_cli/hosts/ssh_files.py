@@ -14,7 +14,7 @@ from mqi_cli.errors import HostFault, HostFull, HostUnreachable
 from mqi_cli.hosts import sftp_calls as calls
 from mqi_cli.hosts import sftp_many
 from mqi_cli.hosts import sftp_protocol as wire
-from mqi_cli.hosts.base import Receiving, RemoteEntry, Sending, Sent, Space
+from mqi_cli.hosts.base import Copying, Receiving, RemoteEntry, Sending, Sent, Space
 from mqi_cli.hosts.sftp_protocol import Answer, Ask, Attributes, SftpLost, SftpRefused, Status, pack_string
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.sftp_transfer import read_block, read_blocks, write_blocks
@@ -117,6 +117,17 @@ class SshFiles:
         """Write whole new files, up to 64 under way."""
         with self._doing("writing a file", fills=place):
             yield from sftp_many.write_many(self._session, files, sent)
+
+    @property
+    def copies(self) -> bool:
+        """Whether the server copies files by itself."""
+        return wire.COPY_DATA in self._session.extensions
+
+    def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+        """Have whole new files copied by the server, up to 64 under way."""
+        if self.copies:
+            with self._doing("copying a file", fills=place):
+                yield from sftp_many.copy_many(self._session, files)
 
     def read_many(self, files: Iterable[Receiving], *, got: Sent | None = None) -> Iterator[Receiving]:
         """Copy whole files into their sinks, up to 64 under way."""

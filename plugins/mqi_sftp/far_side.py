@@ -63,7 +63,7 @@ class FarSide:
         for line in self.lines():
             word, _, rest = line.partition(b" ")
             if word == b"lacks":
-                raise Unable(rest.decode("ascii", "replace"))
+                raise Unable(f"it lacks {rest.decode('ascii', 'replace')}")
             if word == b"hash":
                 self.hash_tool = rest.decode("ascii", "replace")
             elif word == b"space":

@@ -82,6 +82,7 @@ class UploadPlan:
 
     keep: tuple[ManifestFile, ...]
     resume: tuple[tuple[ManifestFile, int], ...]  # with the length of the beginning that may be there already
+    copy: tuple[ManifestFile, ...]  # from the input of an earlier revision; sent where the host doesn't copy
     send: tuple[ManifestFile, ...]
     make: tuple[str, ...]  # directories, parents first
     drop_files: tuple[str, ...]
@@ -90,7 +91,7 @@ class UploadPlan:
     @property
     def work(self) -> tuple[tuple[ManifestFile, int], ...]:
         """All files to write, each with the length to continue from."""
-        return (*self.resume, *((each, 0) for each in self.send))
+        return (*self.resume, *((each, 0) for each in (*self.copy, *self.send)))
 
     @property
     def kept_bytes(self) -> int:
@@ -122,22 +123,37 @@ def whole_mtime(mtime_ns: int) -> int:
 
 
 def plan_upload(
-    manifest: Manifest, found: Sequence[Entry], marks: Mapping[str, Mark], *, wrong: frozenset[str] = frozenset()
+    manifest: Manifest,
+    found: Sequence[Entry],
+    marks: Mapping[str, Mark],
+    *,
+    earlier: Sequence[Entry] = (),
+    wrong: frozenset[str] = frozenset(),
 ) -> UploadPlan:
     """Plan the way from what a staging directory holds to what it should hold.
 
     A file is kept only when its writer has closed it (mode and time are set after the close) and its size is right;
-    its content is proven at the end, with all others. `wrong` names files whose content was disproved.
+    its content is proven at the end, with all others. What `earlier` holds, the input of an earlier revision, is copied
+    by the same signs. `wrong` names files whose content was disproved.
     """
     directories = directories_of(manifest)
     here = {each.path: each for each in found}
-    keep, resume, send = [], [], []
+    before = {each.path: each for each in earlier}
+    keep, resume, copy, send = [], [], [], []
+
+    def is_whole(file: ManifestFile, there: Entry | None) -> bool:
+        return bool(there and not there.is_dir and there.size == file.size and Mark.of(there) == marks[file.path])
+
     for each in manifest.files:
         there = here.get(each.path)
-        if there is None or there.is_dir or each.path in wrong:
+        if each.path in wrong:
             send.append(each)
-        elif there.size == each.size and Mark.of(there) == marks[each.path]:
+        elif is_whole(each, there):
             keep.append(each)
+        elif is_whole(each, before.get(each.path)):
+            copy.append(each)
+        elif there is None or there.is_dir:
+            send.append(each)
         elif there.size >= RESUME_FROM and each.size >= RESUME_FROM:
             length = min(there.size, each.size)
             resume.append((each, length - length % RESUME_FROM))
@@ -148,6 +164,7 @@ def plan_upload(
     return UploadPlan(
         keep=tuple(keep),
         resume=tuple(resume),
+        copy=tuple(copy),
         send=tuple(send),
         make=tuple(path for path in directories if path not in here or not here[path].is_dir),
         # what stands where another kind of thing belongs goes too

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mqi_cli import CaseRef, Files, NoShell, StageContext
+from mqi_cli import CaseRef, Entry, Files, NoShell, StageContext
 from mqi_sftp.download import look_at_results
 from mqi_sftp.fetch import plan_fetch
 from mqi_sftp.in_place import is_in_place
@@ -15,7 +15,7 @@ from mqi_sftp.plan import Fence, plan_upload
 from mqi_sftp.results import Placed, find_destination, find_origin
 from mqi_sftp.source import read_source
 from mqi_sftp.staging import Staging
-from mqi_sftp.tree import Tree, walk
+from mqi_sftp.tree import walk
 from mqi_sftp.upload import proven_input
 
 
@@ -35,22 +35,24 @@ def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
             return []
-        plan = plan_upload(source.manifest, _staged(files, ctx).entries, source.marks)
+        there, earlier = _there(files, ctx)
+        plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
     return [
-        *(Move("keep", each.size, each.path) for each in plan.keep),
+        *(Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)),
         *(Move("continue", each.size - length, each.path) for each, length in plan.resume),
         *(Move("send", each.size, each.path) for each in plan.send),
     ]
 
 
-def _staged(files: Files, ctx: StageContext) -> Tree:
-    """Return what an upload goes on from: what an earlier turn left, or the input of an earlier revision."""
+def _there(files: Files, ctx: StageContext) -> tuple[Sequence[Entry], Sequence[Entry]]:
+    """List what an upload goes on from: what an earlier turn left, and the input of an earlier revision."""
     if files.stat(ctx.layout.root) is None:
-        return Tree()
-    place = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn)).newest()
-    if place is None and _has_programs(ctx) and files.stat(ctx.layout.input):
-        place = ctx.layout.input  # only a stream takes equal files from there
-    return walk(files, place) if place else Tree()
+        return (), ()
+    staging = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn))
+    place = staging.newest()
+    if place is None and not files.copies and _has_programs(ctx) and files.stat(ctx.layout.input):
+        place = ctx.layout.input  # a stream takes equal files from there, whatever the server can
+    return (walk(files, place).entries if place else ()), staging.earlier()
 
 
 def _has_programs(ctx: StageContext) -> bool:

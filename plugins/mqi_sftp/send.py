@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mqi_cli import GiveUp, Host, ManifestFile, Sending
+from mqi_cli import Copying, GiveUp, Host, ManifestFile, Sending
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import DIRECTORY_MODE, OPEN_MODE, Mark, UploadPlan
 from mqi_sftp.prove import copy_beginning
@@ -36,7 +36,8 @@ class Sender:
             files.make_directory(place / path, mode=DIRECTORY_MODE)
         for each, length in plan.resume:
             self._send(each, length)
-        self._send_many(plan.send)
+        copied = self._copy_many(plan.copy)
+        self._send_many([*plan.send, *(each for each in plan.copy if each.path not in copied)])
 
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
@@ -51,6 +52,29 @@ class Sender:
         # the mark of a closed file: see plan.OPEN_MODE
         mark = self.marks[file.path]
         files.set_times(target, mtime=mark.mtime, mode=mark.mode)
+
+    def _copy_many(self, unchanged: Sequence[ManifestFile]) -> set[str]:
+        """Have files copied from the input that is there; return the paths of those that were."""
+        staging = self.staging
+        files = {staging.path / each.path: each for each in unchanged}
+        copying = (
+            Copying(
+                origin=staging.layout.input / each.path,
+                path=path,
+                size=each.size,
+                open_mode=OPEN_MODE,
+                mode=self.marks[each.path].mode,
+                mtime=self.marks[each.path].mtime,
+            )
+            for path, each in files.items()
+        )
+        copied: set[str] = set()
+        self.meter.begin("copying what did not change")
+        for done in staging.files.copy_many(staging.path, copying):
+            copied.add(files[done.path].path)
+            self.meter.done += done.size
+            self.meter.alive()
+        return copied
 
     def _send_many(self, whole: Sequence[ManifestFile]) -> None:
         """Send whole new files, several under way."""

@@ -13,11 +13,13 @@ leads nowhere; it may hold one file open still, which is why files without the m
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from mqi_cli import Files, HostFault, Manifest, RemoteLayout, RetryLater
+from mqi_cli import Entry, Files, HostFault, Manifest, RemoteLayout, RetryLater
 from mqi_sftp.plan import DIRECTORY_MODE, Fence, newest
+from mqi_sftp.tree import walk
 
 _INCOMING = ".incoming-"
 _LEFTOVERS = (_INCOMING, ".beginning-", ".replaced-", ".taken-", ".receiving-")
@@ -63,6 +65,12 @@ class Staging:
         """Return the staging directory that the latest turn left, if any. Changes nothing."""
         staged, _ = self._look()
         return self.layout.root / staged[max(staged)] if staged else None
+
+    def earlier(self, *, alive: Callable[[], None] | None = None) -> list[Entry]:
+        """List the input of an earlier revision, where the host can copy from it."""
+        if not self.files.copies or self.files.stat(self.layout.input) is None:
+            return []
+        return list(walk(self.files, self.layout.input, alive=alive).entries)
 
     def clear(self) -> None:
         """Remove what earlier turns left, once the input is there. A later turn's directory is left alone."""

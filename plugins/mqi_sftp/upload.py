@@ -106,12 +106,13 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
     """Bring the staging directory to the manifest's content, and prove it."""
     sender = Sender(ctx.host, source.directory, staging, source.marks, meter, ctx.config.verify_timeout)
     tree = walk(staging.files, staging.path, alive=meter.alive)
+    earlier = staging.earlier(alive=meter.alive)
     wrong: frozenset[str] = frozenset()
     difference = Difference((), (), ())
     for _ in range(ROUNDS):
         for path in tree.unfit_paths:
             staging.files.remove(staging.path / path)
-        plan = plan_upload(source.manifest, tree.entries, source.marks, wrong=wrong)
+        plan = plan_upload(source.manifest, tree.entries, source.marks, earlier=earlier, wrong=wrong)
         _ask_for_room(ctx, staging, plan)
         meter.done = plan.kept_bytes
         sender.carry_out(plan)

@@ -19,6 +19,7 @@ from mqi_ssh_exec import helper
 from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.helper import helper_path
 from mqi_ssh_exec.run import make_order
+from servers.accounts import with_login_shell
 from servers.proxy import TcpProxy
 
 CUTS = (100, 250, 400, 500)  # bytes of a status and a submission, which take more each way
@@ -134,22 +135,11 @@ def test_a_command_arrives_literally_whatever_the_login_shell(
     program = shutil.which(shell)
     if not program:
         pytest.skip(f"{shell} is not installed")
-    # Whoever logs in gets this shell; files go by the server's own program, as they would otherwise.
-    server = sshd.variant(
-        f'ForceCommand case "$SSH_ORIGINAL_COMMAND" in internal-sftp*) exec {_sftp_server()};; '
-        f'*) exec {program} -c "$SSH_ORIGINAL_COMMAND";; esac'
-    )
+    server = with_login_shell(sshd, program)
     bench = Bench(tmp_path, open_host("ssh", server=server))
     ctx = bench.context(f"cat <<'END' >out\n{NASTY}\nEND\n")
     bench.drive(ctx)
     assert (bench.work(ctx) / "out").read_text() == NASTY + "\n"
-
-
-def _sftp_server() -> str:
-    for place in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"):
-        if Path(place).exists():
-            return place
-    pytest.skip("no sftp-server program")
 
 
 def test_placeholders_are_filled(bench: Bench) -> None:

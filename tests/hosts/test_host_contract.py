@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mqi_cli.errors import HostFault, HostUnreachable
-from mqi_cli.hosts.base import Files, Host
+from mqi_cli.hosts.base import Copying, Files, Host
 from mqi_cli.hosts.ssh import SshHost
 
 ODD_NAMES = [
@@ -578,3 +578,39 @@ def wait_gone(pid: int) -> None:
         time.sleep(0.01)
     os.kill(pid, 9)
     pytest.fail("the program is still running")
+
+
+# ---- copies
+
+
+def test_files_are_copied_there_with_their_marks(files: Files, place: PurePosixPath) -> None:
+    wanted = {name: os.urandom(size) for name, size in (("empty", 0), ("small é", 10), ("large", 3_000_000))}
+    for name, data in wanted.items():
+        files.write(place / name, io.BytesIO(data))
+
+    copied = list(files.copy_many(place, [copying(place, name, len(data)) for name, data in wanted.items()]))
+
+    assert files.copies
+    assert {each.origin.name for each in copied} == set(wanted)
+    for name, data in wanted.items():
+        target = Path(place / f"{name}.copy")
+        assert target.read_bytes() == data
+        assert (stat.S_IMODE(target.stat().st_mode), target.stat().st_mtime) == (0o640, 1000)
+
+
+def test_what_can_not_be_copied_is_left_out_and_the_others_are_there(files: Files, place: PurePosixPath) -> None:
+    files.write(place / "good", io.BytesIO(b"12345"))
+    files.write(place / "shorter", io.BytesIO(b"123"))
+    files.make_directory(place / "directory")
+    names = ("gone", "shorter", "directory", "nowhere/gone", "good")
+
+    for _ in range(3):  # the session goes on
+        copied = list(files.copy_many(place, [copying(place, name, 5) for name in names]))
+
+        assert [each.origin.name for each in copied] == ["good"]
+        assert Path(place / "good.copy").read_bytes() == b"12345"
+        assert files.stat(place / "good.copy") is not None
+
+
+def copying(place: PurePosixPath, name: str, size: int) -> Copying:
+    return Copying(place / name, place / f"{name}.copy", size, 0o600, 0o640, 1000)

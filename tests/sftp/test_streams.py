@@ -7,12 +7,12 @@ import os
 import random
 import subprocess
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import Done, GiveUp, Host, HostError, HostFault, HostFull, build_manifest
+from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
@@ -139,17 +139,47 @@ def test_the_hash_tool_is_agreed_on_once_and_the_other_one_does_as_well(ssh_benc
     assert "rm" not in remembered.read_text()
 
 
-def test_of_a_new_revision_only_what_changed_is_sent(ssh_bench: Bench) -> None:
-    fill(ssh_bench.source, sample_case())
-    ssh_bench.upload()
-    fill(ssh_bench.source, {"late.txt": b"12345"})
+def test_of_a_new_revision_only_what_changed_is_sent(bench: Bench) -> None:
+    fill(bench.source, sample_case() | {"large": bytes(range(256)) * 8192, "empty": b""}, empty=["hollow/er"])
+    bench.upload()
+    fill(bench.source, {"late.txt": b"12345"})
 
-    done = ssh_bench.upload()
+    done = bench.upload()
 
     assert isinstance(done, Done)
     assert done.facts["sent_bytes"] == 5
-    assert contents(ssh_bench.input) == contents(ssh_bench.source)
-    assert ssh_bench.leftovers() == []
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
+
+
+def test_a_file_that_changed_without_another_size_or_time_is_sent_too(bench: Bench) -> None:
+    fill(bench.source, sample_case() | {"same.raw": b"11111111"})
+    os.utime(bench.source / "same.raw", (1_700_000_000, 1_700_000_000))
+    bench.upload()
+    (bench.source / "same.raw").write_bytes(b"22222222")
+    os.utime(bench.source / "same.raw", (1_700_000_000, 1_700_000_000))
+
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 8
+    assert contents(bench.input) == contents(bench.source)
+
+
+def test_what_the_host_would_not_copy_is_sent(local_bench: Bench) -> None:
+    class CopiesOne(FilesThrough):
+        def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+            yield from self.inner.copy_many(place, list(files)[:1])
+
+    fill(local_bench.source, {"a": b"1", "b": b"22", "c": b"333"})
+    local_bench.upload()
+    fill(local_bench.source, {"late.txt": b"12345"})
+
+    done = local_bench.upload(host=HostThrough(local_bench.host, CopiesOne))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 10
+    assert contents(local_bench.input) == contents(local_bench.source)
 
 
 def test_a_dry_run_lists_only_what_a_new_revision_would_send(bench: Bench) -> None:
