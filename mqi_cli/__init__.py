@@ -83,6 +83,7 @@ _FACE = {
     "ManifestFile": "manifest",
     "Unfit": "manifest",
     "build_manifest": "manifest",
+    "fingerprint_directory": "manifest",
     "describe_unfit": "manifest",
     "empty_directories": "manifest",
     "hash_file": "manifest",
@@ -159,6 +160,7 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import build_manifest as build_manifest
     from mqi_cli.manifest import describe_unfit as describe_unfit
     from mqi_cli.manifest import empty_directories as empty_directories
+    from mqi_cli.manifest import fingerprint_directory as fingerprint_directory
     from mqi_cli.manifest import hash_file as hash_file
     from mqi_cli.manifest import parse_checksums as parse_checksums
     from mqi_cli.manifest import snapshot as snapshot

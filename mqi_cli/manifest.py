@@ -63,14 +63,7 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every path, size and hash and the empty directories: equal only for equal content."""
-        digest = hashlib.sha256()
-        for each in self.files:
-            digest.update(
-                f"f {each.size} {each.sha256} ".encode() + each.path.encode("utf-8", "surrogateescape") + b"\0"
-            )
-        for path in self.empty_dirs:
-            digest.update(b"d " + path.encode("utf-8", "surrogateescape") + b"\0")
-        return digest.hexdigest()
+        return _fingerprint(self.files, self.empty_dirs)
 
     def checksums(self) -> bytes:
         """Return the text that `sha256sum -c` reads."""
@@ -221,16 +214,36 @@ def build_manifest(
 ) -> Manifest:
     """Hash every file below `directory`. Raises `Unfit` (also when a file changed while it was read) and `OSError`."""
     seen = survey(directory) if entries is None else list(entries)
-    before, empty_dirs = _sum(seen), empty_directories(seen)
-    files: list[ManifestFile] = []
+    empty_dirs = empty_directories(seen)
+    return Manifest(tuple(_hashed(directory, seen, read)), empty_dirs)
+
+
+def fingerprint_directory(directory: Path, *, read: Callable[[int], None] | None = None) -> str:
+    """Return the fingerprint of what lies below `directory`, and keep no list of it. Raises likewise."""
+    seen = survey(directory)
+    empty_dirs = empty_directories(seen)
+    return _fingerprint(_hashed(directory, seen, read), empty_dirs)
+
+
+def _hashed(directory: Path, seen: list[Entry], read: Callable[[int], None] | None) -> Iterator[ManifestFile]:
+    """Hash file by file; `seen` shrinks meanwhile, for a case may hold a hundred thousand."""
+    before = _sum(seen)
     seen.reverse()
-    while seen:  # one list shrinks while the other grows: a case may hold a hundred thousand files
+    while seen:
         each = seen.pop()
         if not each.is_dir:
-            files.append(ManifestFile(each.path, each.size, hash_file(f"{directory}/{each.path}", read=read)))
+            yield ManifestFile(each.path, each.size, hash_file(f"{directory}/{each.path}", read=read))
     if _sum(_surveyed(directory)) != before:
         raise Unfit("it changed while it was read")
-    return Manifest(tuple(files), empty_dirs)
+
+
+def _fingerprint(files: Iterable[ManifestFile], empty_dirs: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for each in files:
+        digest.update(f"f {each.size} {each.sha256} ".encode() + each.path.encode("utf-8", "surrogateescape") + b"\0")
+    for path in empty_dirs:
+        digest.update(b"d " + path.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
 
 
 def parse_checksums(data: bytes) -> dict[str, str]:

@@ -96,7 +96,10 @@ class DownStream:
             if first:
                 first(far, prefix)
             found = far.hashes(tree.below(prefix))
-            hashes |= {prefix + path: value for path, value in found.items()} if prefix else found
+            if not prefix:
+                hashes = found  # there is no other
+            else:
+                hashes |= {prefix + path: value for path, value in found.items()}
         unreadable = len(tree.files) - len(hashes)
         if unreadable:
             raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=far.host)
