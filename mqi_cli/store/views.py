@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import fn
+from peewee import Case, fn
 
 from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.store import Store
@@ -61,12 +61,21 @@ class NamedEvent:
 
 
 @dataclass(frozen=True)
+class PartCount:
+    """Of the step that a case stands at: how many parts it has, and how many of them are done."""
+
+    parts: int
+    done: int
+
+
+@dataclass(frozen=True)
 class WatchData:
     """One moment of the whole installation. `cases` and `parts` are bounded; `counts` counts everything."""
 
     counts: dict[CaseState, int]
     cases: tuple[CaseRow, ...]
     parts: tuple[PartRow, ...]  # attempts that are not ended, of all cases
+    fanned: dict[int, PartCount]  # by case, for those whose step fans out
     hosts: tuple[HostRow, ...]
     gpus: tuple[GpuRow, ...]
     workers: tuple[WorkerRow, ...]
@@ -111,10 +120,12 @@ class Views:
         """
         store = self._store
         with store.reading():
+            shown = self._cases(find, ended_since, cases)
             return WatchData(
                 counts=store.cases.counts(),
-                cases=tuple(self._cases(find, ended_since, cases)),
+                cases=tuple(shown),
                 parts=tuple(store.parts.live(limit=parts)),
+                fanned=self._fanned([each.id for each in shown if each.ended_at is None]),
                 hosts=tuple(store.hosts.all()),
                 gpus=tuple(store.gpus.all()),
                 workers=tuple(store.workers.all()),
@@ -188,6 +199,21 @@ class Views:
             )
             for lane, found in sorted(counts.items())
         ]
+
+    def _fanned(self, cases: Sequence[int]) -> dict[int, PartCount]:
+        done = Case(None, [(PartTable.state == str(PartState.DONE), PartTable.part)])
+        query: Any = (
+            PartTable.select(PartTable.case, *(fn.COUNT(fn.DISTINCT(each)) for each in (PartTable.part, done)))
+            .join(CaseTable, on=(CaseTable.id == PartTable.case))
+            .where(
+                PartTable.case.in_(cases)
+                & PartTable.current
+                & (PartTable.step == CaseTable.step)
+                & (PartTable.part != "")
+            )
+            .group_by(PartTable.case)
+        )
+        return {case: PartCount(count, ended) for case, count, ended in query.tuples().execute(self._database)}
 
     def _alerts(self) -> list[AlertRow]:
         query = AlertTable.select().order_by(AlertTable.since)

@@ -12,7 +12,7 @@ from mqi_cli.further_workers import further_workers, is_silent
 from mqi_cli.printable import printable
 from mqi_cli.quantity import age, size, time_of_day
 from mqi_cli.store.records import CaseRow, GpuRow, HostRow, LaneLoad, PartRow, WorkerRow
-from mqi_cli.store.views import STATE_ORDER, LaneCount, NamedEvent, WatchData
+from mqi_cli.store.views import STATE_ORDER, LaneCount, NamedEvent, PartCount, WatchData
 from mqi_cli.watch.grid import Column, Row
 
 BAD, WARN, GOOD, QUIET = "bold red", "yellow", "green", "dim"
@@ -119,7 +119,9 @@ def make_view(
         counts=_counts(data.counts) if data else (),
         daemon=_daemon(daemon),
         banners=tuple(_banners(data, daemon, problem, hint)),
-        cases=tuple(_case(row, parts.get(row.id, []), now) for row in data.cases) if data else (),
+        cases=tuple(_case(row, parts.get(row.id, []), data.fanned.get(row.id), now) for row in data.cases)
+        if data
+        else (),
         hosts=tuple(_hosts(data, now)) if data else (),
         workers=tuple(_workers(data, daemon, machine, now)),
         events=tuple(_event(each) for each in data.events) if data else (),
@@ -159,7 +161,7 @@ def _banners(data: WatchData | None, daemon: DaemonView, problem: str, hint: str
         yield Banner(printable(alert.text), printable(alert.hint), WARN)
 
 
-def _case(row: CaseRow, parts: Sequence[PartRow], now: float) -> Row:
+def _case(row: CaseRow, parts: Sequence[PartRow], fanned: PartCount | None, now: float) -> Row:
     state = "paused" if row.paused and row.state is CaseState.WAITING else str(row.state)
     style = STATE_STYLES[row.state]
     since = row.ended_at if row.ended_at is not None else row.updated_at
@@ -171,8 +173,8 @@ def _case(row: CaseRow, parts: Sequence[PartRow], now: float) -> Row:
             "state": state,
             "name": printable(row.name) + (f" (revision {row.revision})" if row.revision > 1 else ""),
             "step": row.step if row.state not in ENDED else "",
-            "progress": share(parts),
-            "of": total(parts),
+            "progress": share_of_parts(fanned, parts) if fanned else share(parts),
+            "of": f"{fanned.parts} parts" if fanned else total(parts),
             "for": age(now - since),
             "why": why(row, now),
             "try": str(max(part.attempt for part in parts)) if parts else "",
@@ -199,6 +201,14 @@ def share(parts: Sequence[PartRow]) -> str:
     """Return how far the attempts of a step are, together, in percent."""
     done, whole = sum(part.progress_done for part in parts), sum(part.progress_total for part in parts)
     return f"{min(100, int(100 * done / whole))} %" if whole > 0 else ""
+
+
+def share_of_parts(fanned: PartCount, live: Sequence[PartRow]) -> str:
+    """Return how far a step that fans out is, in percent: each part weighs the same, and counts by what it tells."""
+    begun = sum(
+        min(1.0, each.progress_done / each.progress_total) for each in live if each.part and each.progress_total
+    )
+    return f"{min(100, int(100 * (fanned.done + begun) / fanned.parts))} %"
 
 
 def total(parts: Sequence[PartRow]) -> str:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mqi_cli.case import CaseState, derive_key
+from mqi_cli.case import CaseState, PartState, derive_key
 from mqi_cli.crew import ChildState
 from mqi_cli.daemon import ChildStatus, DaemonStatus
 from mqi_cli.store import Store
@@ -330,3 +330,33 @@ def test_a_process_that_does_not_run_is_told_once(store: Store) -> None:
     for daemon in (DaemonView(1, status), DaemonView(None, None)):
         view = make_view(Views(store).snapshot(), daemon, machine="qa1", now=NOW)
         assert sum("ssh-exec-1" in banner.text for banner in view.banners) == 1
+
+
+def test_a_step_that_fans_out_shows_how_many_of_its_parts_are_done_also_between_their_reports(store: Store) -> None:
+    now = NOW
+    case = store.cases.add(
+        key="cfannedout1", source="in", name="fanned", revision=1, directory="/in/fanned", workflow="qa",
+        state=CaseState.RUNNING, reason="", priority=0, created_at=now, updated_at=now,
+    )  # fmt: skip
+    store.cases.update(case.id, step="simulate")
+    common = {"case": case.id, "lane": "ssh-exec", "host": "hpc", "job": True, "gpus": 1, "created_at": now}
+    plan = store.parts.add(step="simulate", part="", attempt=1, plan=True, **common)
+    store.parts.update(plan.id, state=PartState.DONE, ended_at=now)
+    parts = [store.parts.add(step="simulate", part=f"{number}", attempt=1, **common) for number in (1, 2, 3, 4)]
+    store.parts.update(parts[0].id, state=PartState.DONE, ended_at=now)
+    again = store.parts.add(step="simulate", part="1", attempt=2, **common)  # each part counts once
+    store.parts.update(again.id, state=PartState.DONE, ended_at=now)
+    earlier = store.parts.add(step="interpret", part="1", attempt=1, **common)
+    store.parts.update(earlier.id, state=PartState.DONE, ended_at=now)
+    store.parts.update(parts[1].id, state=PartState.WORKING)
+
+    def shown() -> tuple[str, str]:
+        view = sample_view(store, now=now)
+        (row,) = (each for each in view.cases if each.key == case.key)
+        return row.cells["progress"], row.cells["of"]
+
+    assert shown() == ("25 %", "4 parts")
+    store.parts.update(parts[1].id, progress_done=50.0, progress_total=100.0)
+    assert shown() == ("37 %", "4 parts")
+    store.parts.update(parts[1].id, state=PartState.FAILED, ended_at=now)
+    assert shown() == ("25 %", "4 parts")
