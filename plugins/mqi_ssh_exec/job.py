@@ -35,6 +35,11 @@ class Output:
     empty: int
     size: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether files are there, and none of them is empty."""
+        return self.files > 0 and not self.empty
+
 
 @dataclass(frozen=True)
 class Outputs:

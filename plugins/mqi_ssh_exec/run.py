@@ -12,7 +12,7 @@ import math
 from mqi_cli import CaseRef, Done, GiveUp, HostFault, Refusal, Resources, RetryLater, StageContext, Wait
 from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
-from mqi_ssh_exec.doubt import IN_DOUBT, doubt, named, since, stalled
+from mqi_ssh_exec.doubt import IN_DOUBT, LOOK_AGAIN, SETTLE_FOR, doubt, named, since, stalled
 from mqi_ssh_exec.helper_calls import Order, Place
 from mqi_ssh_exec.job import Job, Output, Outputs
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
@@ -195,10 +195,14 @@ def _examine(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     if options.outputs and len(status.matched) == len(options.outputs) and not status.left:
         outputs: Outputs | None = Outputs(tuple(Output(*each) for each in status.matched), stable=True)
     else:
-        pause = LOOK_TWICE if status.left else 0
+        pause = LOOK_TWICE if status.left or status.sent else 0
         outputs = job.outputs(options.outputs, pause=pause) if options.outputs else None
     if outputs is not None and not outputs.stable:
         return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
+    if outputs is not None and status.sent and not all(each.is_whole for each in outputs.matched):
+        # It ran on another machine, and NFS may show what that one wrote up to a minute late.
+        if since(ctx, "outputs", status) < SETTLE_FOR:
+            return Wait(LOOK_AGAIN, f"the run has ended; not all of its outputs are to be seen on {ctx.host.name} yet")
     return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=named(ctx)))
 
 

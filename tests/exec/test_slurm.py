@@ -147,9 +147,22 @@ def test_each_part_of_a_step_is_a_job_of_its_own_and_tells_how_far_it_is(queue: 
         ("true", "no file is there for the output `dose`"),
     ],
 )
-def test_a_failure_is_told_as_anywhere(queue: Bench, command: str, said: str) -> None:
+def test_a_failure_is_told_as_anywhere(
+    queue: Bench, command: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_ssh_exec.run.SETTLE_FOR", 2.0)
     with pytest.raises(GiveUp, match=said):
         queue.drive(queue.context(command, outputs=["dose"]))
+
+
+def test_outputs_that_a_network_file_system_shows_late_are_waited_for(queue: Bench) -> None:
+    ctx = queue.context(": > half", outputs=["dose", "half"])
+    waits_until(queue, ctx, "not all of its outputs are to be seen on far yet")
+    (queue.work(ctx) / "dose").write_text("1")
+    assert "not all of its outputs" in queue.drive_once(ctx).note
+    (queue.work(ctx) / "half").write_text("2")
+    done = queue.drive(ctx)[0]
+    assert done.facts["outputs"] == 2
 
 
 def test_what_slurm_refuses_holds_the_case_with_slurms_words(queue: Bench) -> None:
