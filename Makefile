@@ -50,6 +50,7 @@ bench-scaling: .venv/installed-tools
 bench-transfer: .venv/installed-tools
 	tests/servers/install
 	.venv/bin/python benchmarks/transfer.py
+	.venv/bin/python benchmarks/transfer_again.py
 
 bench-aiida: .venv/installed-tools
 	tests/servers/install
