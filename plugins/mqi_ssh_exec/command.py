@@ -1,20 +1,25 @@
 """Commands: the placeholders in an operator's shell text, and the script that is sent to the host. Pure.
 
-Values are quoted for the shell; the text around them is the operator's own and goes as it is. No case name ever gets
-here: names hold patients' ids, and a command line is seen by every user of its host.
+Values are quoted for the shell; the text around them is the operator's own and goes as it is. What a part stands for
+may be a file's name that anybody wrote, `$(…)` among its characters: it may stand only where its quotes are the only
+ones, else they would end the operator's, and the shell would run it. No case name ever gets here: names hold patients'
+ids, and a command line is seen by every user of its host.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 NAMES = ("input_dir", "work_dir", "case_key", "part", "part_index", "gpu_ids", "gpu_uuids")
 STEP = "step."
 PART = "part."
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _STEP_NAME = re.compile(r"step\.[a-z0-9][a-z0-9_-]*\Z")
+_PLAIN = ("", "(")
+_EXPOSED = {"'": "inside quotes", '"': "inside quotes", "`": "inside backquotes"}
+_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*[\\'\"]?[A-Za-z_]")
 _GROUP_NAME = re.compile(r"part\.[A-Za-z0-9_]+\Z")
 
 
@@ -36,6 +41,46 @@ def check_command(template: str) -> list[str]:
             known = ", ".join(f"{{{each}}}" for each in (*NAMES, PART + "GROUP", STEP + "NAME"))
             problems.append(f"{{{name}}} is not one of {known}; a literal brace is written twice: {{{{{name}}}}}")
     return problems
+
+
+def check_quoting(template: str) -> list[str]:
+    """Return one sentence for each placeholder of a part's text that stands where the shell would read its value."""
+    problems = []
+    if uses_part(template) and _HERE_DOCUMENT.search(template):
+        problems.append("{part} and its groups can't go into a here-document (<<): pass them as arguments")
+    for name, place in exposed(template):
+        if name == "part" or _GROUP_NAME.match(name):
+            problems.append(f"{{{name}}} stands {place}; it brings its own quotes: write it without, as an argument")
+    return problems
+
+
+def exposed(template: str) -> Iterator[tuple[str, str]]:
+    """Yield each placeholder whose quotes would not hold where it stands, and where that is; quotes as POSIX shells read them.
+
+    What is quoted by other means than a shell's own grammar (`eval`, `sh -c` with an unquoted text) is not seen.
+    """
+    inside = [""]  # what is open: a quote, or ( for a command in parentheses, which begins plain text again
+    at, word_begins = 0, True
+    while at < len(template):
+        token = _TOKEN.match(template, at)
+        sign = token[0][0] if token else template[at]
+        if token is not None and token[1] is not None:
+            if place := _EXPOSED.get("`" if "`" in inside else inside[-1]):
+                yield token[1], place
+        elif sign == "\\" and inside[-1] != "'":
+            at += 1
+            if (escaped := _TOKEN.match(template, at)) and escaped[1] is not None:
+                yield escaped[1], "behind a backslash"
+        elif sign == "#" and word_begins and inside[-1] in _PLAIN:
+            at = min(at + len(template[at:].partition("\n")[0]), len(template) - 1)
+        elif sign == inside[-1] or (sign == ")" and inside[-1] == "("):
+            inside.pop()
+        elif sign == "(" and inside[-1] != "'" and (inside[-1] in _PLAIN or template[at - 1] == "$"):
+            inside.append("(")
+        elif sign in _EXPOSED and (inside[-1] in _PLAIN or (sign == "`" and inside[-1] == '"') or inside[-1] == "`"):
+            inside.append(sign)
+        word_begins = sign.isspace() or sign in ";&|()"
+        at += len(token[0]) if token else 1
 
 
 def _used(template: str) -> list[str]:

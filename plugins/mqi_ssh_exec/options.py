@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mqi_cli import Duration, Section, Size, Step, StepOptions
-from mqi_ssh_exec.command import check_command, groups_named, steps_named, uses
+from mqi_ssh_exec.command import check_command, check_quoting, groups_named, steps_named, uses
 from mqi_ssh_exec.for_each import ForEachOption, check_for_each
 from mqi_ssh_exec.progress import check_progress
 
@@ -138,7 +138,8 @@ class RunOptions(StepOptions):
 def check_run(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each thing that is wrong with a run where it stands in its workflow."""
     options: RunOptions = steps[index].options  # type: ignore[assignment]
-    problems = [f"`command`: {problem}" for problem in check_command(options.command)]
+    found = [*check_command(options.command), *check_quoting(options.command)]
+    problems = [f"`command`: {problem}" for problem in found]
     for name in steps_named(options.command):
         problems += _check_reference(name, steps[:index], options.host)
     problems += check_for_each(options.for_each, options.host, steps[:index])

@@ -153,7 +153,9 @@ def test_a_look_that_is_broken_off_takes_its_query_along(tmp_path: Path, smi: Fa
     smi.hangs()
     command = look_command(PurePosixPath(tmp_path), [str(smi.program)], gpu_timeout=60)
     command[2] = command[2].replace("/dev/shm", str(tmp_path))
-    script = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # a shell can't trap what was ignored when it began: by `nohup`, or whatever else started the tests
+    heard = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731
+    script = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=heard)
     eventually(lambda: len(smi.left_running()) == 2)
     script.send_signal(number)
     assert script.wait(timeout=10) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from exec.turns import RUN, UPLOAD
 from mqi_cli import Step, StepOptions
 from mqi_cli.config.model import LocalHostSection
-from mqi_ssh_exec.command import check_command, fill, script, steps_named, uses
+from mqi_ssh_exec.command import check_command, check_quoting, fill, script, steps_named, uses
 from mqi_ssh_exec.options import RunOptions, check_run
 
 HOSTS = {name: LocalHostSection(type="local", base_dir="/scratch/mqi") for name in ("hpc", "other")}
@@ -42,6 +43,51 @@ def test_values_are_quoted_and_literal_braces_kept() -> None:
     text = fill("printf %s {input_dir}; echo '{{x}}'", {"input_dir": value})
     done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout == value + "{x}\n"
+
+
+HOSTILE = "x$(touch gotcha)`touch gotcha`';touch gotcha;'\";touch gotcha;\"\\"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "printf %s {part}",
+        'X={part}; printf %s "$X"',
+        'X=$(printf %s {part}; echo); printf %s "$X"',
+        'X="$(printf %s {part})"; printf %s "$X"',
+        "printf '%s' {part} # don't",
+        '# don\'t\nprintf "%s" {part.field}',
+        "(printf %s \\'{part.1} | tail -c +2)",
+        "echo $((1 << 2)) >/dev/null; printf %s {part}",
+        "awk 'END {{print}}' </dev/null >&2; printf %s {part}",
+    ],
+)
+def test_a_parts_text_is_an_argument_and_never_read_as_shell(command: str, tmp_path: Path) -> None:
+    assert check_quoting(command) == [] == check_command(command)
+    text = fill(command, {"part": HOSTILE, "part.field": HOSTILE, "part.1": HOSTILE})
+    done = subprocess.run(["sh"], input=text.encode(), capture_output=True, cwd=tmp_path)
+    assert done.stdout.decode().removesuffix("\n") == HOSTILE, done.stderr
+    assert not (tmp_path / "gotcha").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ('printf %s "{part}"', "{part} stands inside quotes"),
+        ("printf %s '{part}'", "{part} stands inside quotes"),
+        ('sh -c "echo {part.field}"', "{part.field} stands inside quotes"),
+        ("X=`printf %s {part}`", "{part} stands inside backquotes"),
+        ("X=`printf %s $(echo {part})`", "{part} stands inside backquotes"),
+        ('X="${{Y:-{part}}}"', "{part} stands inside quotes"),
+        ("printf %s \\{part}", "{part} stands behind a backslash"),
+        ("cat <<EOF\n{part}\nEOF", "here-document"),
+        ("cat <<-'EOF'\n{part}\nEOF", "here-document"),
+    ],
+)
+def test_a_parts_text_where_the_shell_would_read_it_is_refused(command: str, said: str) -> None:
+    assert said in "; ".join(check_quoting(command))
+    assert said in "; ".join(check({"command": command, "for_each": {"files": "*"}}))
+    assert check_quoting(command.replace("part.field", "part").replace("{part}", "{work_dir}")) == []
 
 
 def test_the_environment_reaches_the_command_as_it_is() -> None:
