@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mqi_cli import Check, CheckContext, Completed, HostError, NoShell, Verdict
 from mqi_ssh_exec.helper import helper_text
+from mqi_ssh_exec.lookout import NOT_FOUND, first_words
 from mqi_ssh_exec.slurm import PREFIX, Slurm
 
 
@@ -32,7 +33,11 @@ def read_queue(title: str, queue: Completed, past: Completed) -> Check:
     """Say whether Slurm answers on a host, and whether it keeps accounts."""
     slurm = Slurm()
     if slurm.read_look(queue) is None:
-        return Check(title, Verdict.FAIL, "squeue gives no answer there", "log in there and try: squeue --me")
+        why = first_words(queue)
+        hint = "log in there and try: squeue --me"
+        if queue.code == NOT_FOUND:
+            hint = "put Slurm's programs into the PATH of that account's non-interactive logins; `ssh HOST squeue` must find it"
+        return Check(title, Verdict.FAIL, f"squeue gives no answer there{': ' + why if why else ''}", hint)
     if slurm.read_look_back(past) is None:
         text = "squeue answers, sacct does not: how a job ended is only known while squeue lists it (MinJobAge)"
         return Check(title, Verdict.OK, text)

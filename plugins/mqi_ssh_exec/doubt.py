@@ -17,23 +17,26 @@ def named(ctx: StageContext) -> str:
     return f"{ctx.step} --part {ctx.part}" if ctx.part else ctx.step
 
 
-def since(ctx: StageContext, what: str, status: JobStatus) -> float:
-    """Return for how many seconds this has been so, by the host's clock; remember the first time."""
+def since(ctx: StageContext, what: str, status: JobStatus, *, fact: str = "since") -> float:
+    """Return for how many seconds this has been so, by the host's clock; remember the first time.
+
+    What shares a `fact` begins anew when another of them was so in between.
+    """
     key = f"{what}:{status.attempt}"
-    known = ctx.facts.get("since") or []
+    known = ctx.facts.get(fact) or []
     if not (isinstance(known, list) and len(known) == 2 and known[0] == key):
         known = [key, status.now]
-        ctx.remember(since=known)
+        ctx.remember(**{fact: known})
     return max(0.0, status.now - float(known[1]))
 
 
 def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
     """Wait while a run's end may yet show; then write its queue's word down. None once that is done."""
-    waited = since(ctx, str(status.state), status)
     begun = status.started is not None
     queue = f"the queue of {ctx.host.name}"
-    if begun and (status.reason == "node" or status.state is JobState.ABSENT) and not job.node_answers(status.machine):
-        # A machine that nobody reaches may go on computing, and writes its end down when it comes back.
+    silent = begun and is_silent(job, status)
+    waited = since(ctx, f"{status.state} {'silent' if silent else ''}", status)  # what it may write down, it may now
+    if silent:
         return Wait(
             LOOK_AGAIN * 2,
             f"{queue} says {status.word or 'nothing'} of the run, and {status.machine or status.node} does not answer: unknown "
@@ -48,6 +51,18 @@ def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
         return Wait(LOOK_AGAIN * 2, f"{queue} does not know the run: unknown, for up to {ABSENT_FOR / 60:.0f} min")
     job.settle("vanished")
     return None
+
+
+def is_silent(job: Job, status: JobStatus) -> bool:
+    """Whether the machine that a run began on does not answer to its queue, so that nothing said of the run is proof of its end.
+
+    It may go on computing, whatever the queue calls the run meanwhile, and writes its end down when it comes back.
+    Where a queue can't tell how a machine is, its word is taken, unless that is that the machine failed.
+    """
+    answers = job.node_answers(status.machine)
+    if answers is None:
+        return status.reason == "node" or status.state is JobState.ABSENT
+    return not answers
 
 
 def stalled(ctx: StageContext, status: JobStatus) -> bool:

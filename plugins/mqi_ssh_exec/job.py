@@ -21,9 +21,10 @@ from mqi_ssh_exec.helper_calls import (
 )
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus, read_report
 from mqi_ssh_exec.lookout import Lookout, lookout_of
-from mqi_ssh_exec.queue_view import LIVE, asks_queue, with_queue
+from mqi_ssh_exec.queue_view import LISTED, asks_queue, with_queue
 
 SEARCH_TIMEOUT = 300.0  # seconds; logs and work directories may be large
+_MARGIN = 64 * 1024  # bytes; more was written by no queue and no runner
 FORCE_AFTER = 20  # seconds over its grace after which a run in a queue is ended with all it started
 
 
@@ -106,7 +107,7 @@ class Job:
             status = self._report(lambda helper: status_call(helper, self.place, wait=wait))
         else:
             status = self.lookout.status(self.host, self.place, interval=interval, tail=tail)
-        return self._asked_of_queue(status)
+        return self._asked_of_queue(status, age=interval(status) if interval else 0.0)
 
     def kill(self, *, grace: int, reason: str, wait: int) -> JobStatus:
         """Ask it to end, force it `grace` seconds after the first such call; wait up to `wait` seconds."""
@@ -116,15 +117,17 @@ class Job:
             return status
         look = self.lookout.queue(self.host, self.scheduler, self.tag, fresh=True)
         found = look.find(self.tag)
-        if found is not None and found.state in LIVE and status.state is not JobState.RUNNING:
+        if found is not None and found.state in LISTED and status.state is not JobState.RUNNING:
             late = bool(status.asked_at) and status.now - status.asked_at > grace + FORCE_AFTER
             make(self.host, self.scheduler.cancel([found], force=late or status.state in OVER))
+        if status.state in OVER and look.known is None:
+            return status  # its records prove its end; why, the queue may say to whom it matters
         return with_queue(status, look, self.tag) if asks_queue(status) else status
 
-    def node_answers(self, node: str) -> bool:
-        """Whether the machine that it began on answers to its scheduler again: only then is a failed one's run proven dead."""
+    def node_answers(self, node: str) -> bool | None:
+        """Whether the machine that it began on answers to its scheduler; None where the scheduler can't tell."""
         call = self.scheduler.look_at_node(node) if node else None
-        return call is not None and self.scheduler.node_answers(make(self.host, call))
+        return self.scheduler.node_answers(make(self.host, call)) if call else None
 
     def settle(self, reason: str) -> JobStatus:
         """Write down for good that it is over, as its queue says; nothing of it ever begins after this."""
@@ -144,6 +147,17 @@ class Job:
         found = [value == "1" for name, value in self._lines("search", *texts) if name == "found"]
         if len(found) != len(texts):
             raise self._nonsense()
+        return found
+
+    def margin(self) -> bytes:
+        """Return the ends of what its queue and its runner wrote beside its log: why it could not begin, mostly."""
+        found = b""
+        with self.host.files() as files:
+            for name in ("queue.log", "runner.log"):
+                path = self.place.records / name
+                there = files.stat(path)
+                if there is not None and there.is_file and there.size <= _MARGIN:
+                    found += files.read_bytes(path, limit=_MARGIN)
         return found
 
     def line_with(self, text: str) -> tuple[int, str]:
@@ -170,7 +184,8 @@ class Job:
         if look.find(self.tag) is not None:  # its records may be gone, or its id was lost on the way here
             return with_queue(replace(status, sent=status.sent or "?"), look, self.tag)
         if look.known is None or status.state not in (JobState.NONE, JobState.CLAIMED):
-            return with_queue(status, look, self.tag) if asks_queue(status) else replace(status, answered=False)
+            unanswered = replace(status, answered=False, silence=look.why)
+            return with_queue(status, look, self.tag) if asks_queue(status) else unanswered
         return self._send(order)
 
     def _send(self, order: Order) -> JobStatus:
@@ -197,13 +212,14 @@ class Job:
         log = self.place.records / "queue.log"
         return Batch(self.tag, runner_command(helper, self.place, order), log, order.resources)
 
-    def _asked_of_queue(self, status: JobStatus) -> JobStatus:
+    def _asked_of_queue(self, status: JobStatus, *, age: float) -> JobStatus:
         if not asks_queue(status):
             return status
-        look = self.lookout.queue(self.host, self.scheduler, self.tag)
+        look = self.lookout.queue(self.host, self.scheduler, self.tag, age=age)
         found = look.find(self.tag)
-        if status.state in OVER and found is not None and found.state is QueueState.PENDING:
-            # put back after its end, or the look is older than its beginning: only a new one can tell
+        over = status.state in OVER or (status.state is JobState.UNKNOWN and status.started is not None)
+        if over and found is not None and found.state is QueueState.PENDING:
+            # put back, or the look is older than its beginning: only a new one can tell
             look = self.lookout.queue(self.host, self.scheduler, self.tag, fresh=True)
         return with_queue(status, look, self.tag)
 

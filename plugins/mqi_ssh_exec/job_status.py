@@ -61,6 +61,7 @@ class JobStatus:
     word: str = ""  # what the queue calls its state
     waits_for: str = ""  # why the queue has not begun it yet
     answered: bool = True  # whether the queue said anything when it was asked
+    silence: str = ""  # what its program wrote when it said nothing
     log_bytes: int = 0
     log_complete: bool = True
     tail: str = ""  # the end of its log, where a look at many runs was asked for it

@@ -36,13 +36,17 @@ def without_names(line: str, name: str) -> str:
 
 
 def last_words(job: Job, status: JobStatus, name: str) -> str:
-    """Return the last lines that a run wrote; "" where there are none, or its host does not answer just now."""
-    if not status.log_bytes:
-        return ""
+    """Return the last lines that a run wrote; "" where there are none, or its host does not answer just now.
+
+    Of one that wrote nothing and went through a queue, what that and its runner had to say.
+    """
     start = max(0, status.log_bytes - _BYTES)
     try:
-        data = job.log(start, size=_BYTES).data
-    except HostError:
+        if status.log_bytes:
+            data = job.log(start, size=_BYTES).data
+        else:
+            data = job.margin()[-_BYTES:] if status.sent else b""
+    except (HostError, OSError):
         return ""  # why it failed is told all the same
     reader = LineReader()
     lines = [*reader.feed(data), *reader.end()]

@@ -12,13 +12,16 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from mqi_cli import Host, Queued, Scheduler
+from mqi_cli import Completed, Host, Queued, Scheduler
 from mqi_ssh_exec.asking import ask, make, nonsense
 from mqi_ssh_exec.helper_calls import Place, survey_call
 from mqi_ssh_exec.job_status import OVER, JobStatus, read_survey
 from mqi_ssh_exec.queue_view import QueueLook
 
 QUEUE_AGE = 5.0  # seconds; a queue is not asked more often, whatever is in doubt
+QUEUE_FORGET = 600.0  # seconds after which a tag that nobody asked for is left out
+NOT_FOUND = 127  # a shell's exit code
+_LONGEST = 160  # characters of what a queue's program wrote
 FORGET = 3.0  # intervals after which a run that nobody asked for is left out
 MOST = 1000  # runs in one look
 
@@ -41,6 +44,10 @@ class Lookout:
         self._queue_lock = threading.Lock()
         self._runs: dict[Place, _Watched] = {}
         self._known: Mapping[str, Queued] | None = None
+        self._past: Mapping[str, Queued] | None = None
+        self._past_of: frozenset[str] = frozenset()  # what the records of the past were asked for since the last look
+        self._why = ""
+        self._tags: dict[str, float] = {}  # what was asked for, and when last
         self._known_at = self._sent_at = float("-inf")
 
     def __len__(self) -> int:
@@ -79,18 +86,40 @@ class Lookout:
         """Take an older look at the queue for no word on what has just been put there."""
         self._sent_at = self._elapsed()
 
-    def queue(self, host: Host, scheduler: Scheduler, tag: str, *, fresh: bool = False) -> QueueLook:
-        """Ask a host's queue, and the records of the past for one that it does not know."""
+    def queue(
+        self, host: Host, scheduler: Scheduler, tag: str, *, fresh: bool = False, age: float = QUEUE_AGE
+    ) -> QueueLook:
+        """Ask a host's queue, and the records of the past for what it does not know: once for all runs of the host.
+
+        The answer is not older than `age` seconds. A queue that gave none is left alone for a while, also by `fresh`.
+        """
         with self._queue_lock:
             now = self._elapsed()
-            if fresh or now - self._known_at >= QUEUE_AGE or self._known_at <= self._sent_at:
-                self._known = scheduler.read_look(make(host, scheduler.look()))
-                self._known_at = now  # when it was begun: what was sent meanwhile may be missing from it
-            known = self._known
-        if known is not None and tag in known:
-            return QueueLook(known)
-        call = scheduler.look_back([tag])
-        return QueueLook(known, scheduler.read_look_back(make(host, call)) if call else None)
+            self._tags[tag] = now
+            since = now - self._known_at
+            silent = self._known is None and since < QUEUE_AGE
+            if not silent and (fresh or since >= max(age, QUEUE_AGE) or self._known_at <= self._sent_at):
+                self._ask_queue(host, scheduler, now)
+            if self._known is None or tag not in self._known:
+                self._ask_past(host, scheduler, tag, now)
+            return QueueLook(self._known, self._past, self._why)
+
+    def _ask_queue(self, host: Host, scheduler: Scheduler, now: float) -> None:
+        answer = make(host, scheduler.look())
+        self._known = scheduler.read_look(answer)
+        self._why = "" if self._known is not None else first_words(answer)
+        # What was sent since it began may be missing from an answer. A queue that has none takes its time to say so.
+        self._known_at = self._elapsed() if self._known is None else now
+        self._past, self._past_of = None, frozenset()
+
+    def _ask_past(self, host: Host, scheduler: Scheduler, tag: str, now: float) -> None:
+        if tag in self._past_of:
+            return
+        self._tags = {each: at for each, at in self._tags.items() if now - at < QUEUE_FORGET}
+        lacking = sorted(self._tags.keys() - (self._known or {}).keys())
+        call = scheduler.look_back(lacking)
+        self._past = scheduler.read_look_back(make(host, call)) if call else None
+        self._past_of = frozenset(lacking)
 
     def _look(self, host: Host, wanted: Place) -> None:
         now = self._elapsed()
@@ -109,6 +138,15 @@ class Lookout:
         now = self._elapsed()
         for place, status in found:
             self._runs[place].status, self._runs[place].looked_at = status, now
+
+
+def first_words(answer: Completed) -> str:
+    """Return what a program wrote when it failed, in one line."""
+    if answer.code == NOT_FOUND:
+        return "its programs are not in the PATH of a login without a terminal"
+    text = answer.stderr.decode("utf-8", "replace") or answer.text
+    line = next((each.strip() for each in text.splitlines() if each.strip()), "")
+    return "".join(each for each in line if each.isprintable())[:_LONGEST]
 
 
 _lookouts: weakref.WeakKeyDictionary[Host, Lookout] = weakref.WeakKeyDictionary()

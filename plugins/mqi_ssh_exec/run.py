@@ -23,7 +23,9 @@ from mqi_ssh_exec.progress import read_progress
 from mqi_ssh_exec.verdict import ForbiddenLine, examine, judge, span
 from mqi_ssh_exec.work import work_for
 
-LOOK_TWICE = 1  # seconds between two looks at the outputs of a run that left processes behind
+LOOK_TWICE = 1  # seconds between two looks at the outputs of a run
+LOOK_TWICE_FAR = 4  # the same where another machine wrote them: an NFS client looks again after 3 s (`acregmin`)
+BRIEF = 10.0  # seconds that a run may take for which a second look would be a large share of it
 AT_ONCE = 1  # seconds that a submission waits for the end: a tiny run is done in one turn
 QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
@@ -90,7 +92,8 @@ def _go_on(case: CaseRef, ctx: StageContext, job: Job, status: JobStatus) -> Don
             hint=f"mqi exec logs {ctx.layout.key} {named(ctx)}",
         )
     if not status.answered:
-        return Wait(FAULT_PAUSE, f"the queue of {ctx.host.name} ({ctx.scheduler.name}) does not answer")
+        said = f": {status.silence}" if status.silence else ""
+        return Wait(FAULT_PAUSE, f"the queue of {ctx.host.name} ({ctx.scheduler.name}) does not answer{said}")
     if status.state in IN_DOUBT:
         return doubt(ctx, job, status) or Wait(0, "its queue's word is written down")
     if status.state is JobState.QUEUED:
@@ -124,7 +127,7 @@ def _refused(ctx: StageContext, status: JobStatus) -> Wait:
 
 def _wait_in_queue(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
     options: RunOptions = ctx.options
-    waited = since(ctx, "queued", status)
+    waited = since(ctx, "queued", status, fact="queued_since")
     if status.asked or (options.queue_limit and waited > options.queue_limit):
         status = job.kill(grace=grace_of(ctx), reason="queuetime", wait=2)
         return Wait(1, f"it is taken out of the queue of {ctx.host.name}")
@@ -191,19 +194,28 @@ def _examine(ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:
     options: RunOptions = ctx.options
     judge(status, options, key=ctx.layout.key, step=named(ctx))
     found = job.search([*options.log_must_contain, *options.log_must_not_contain]) if _asks_for_log(options) else []
-    # Its exit record says that nothing of it is left; where something had to be ended, others may know what else writes.
-    if options.outputs and len(status.matched) == len(options.outputs) and not status.left:
+    pause = _second_look(status)
+    if options.outputs and len(status.matched) == len(options.outputs) and not pause:
         outputs: Outputs | None = Outputs(tuple(Output(*each) for each in status.matched), stable=True)
     else:
-        pause = LOOK_TWICE if status.left or status.sent else 0
         outputs = job.outputs(options.outputs, pause=pause) if options.outputs else None
     if outputs is not None and not outputs.stable:
         return Wait(2, f"the run has ended; its outputs on {ctx.host.name} still change")
-    if outputs is not None and status.sent and not all(each.is_whole for each in outputs.matched):
-        # It ran on another machine, and NFS may show what that one wrote up to a minute late.
-        if since(ctx, "outputs", status) < SETTLE_FOR:
-            return Wait(LOOK_AGAIN, f"the run has ended; not all of its outputs are to be seen on {ctx.host.name} yet")
+    lacking = outputs is not None and not all(each.is_whole for each in outputs.matched)
+    # It ran on another machine, and NFS may show what that one wrote up to a minute late.
+    if lacking and status.sent and since(ctx, "outputs", status, fact="outputs_since") < SETTLE_FOR:
+        return Wait(LOOK_AGAIN, f"the run has ended; not all of its outputs are to be seen on {ctx.host.name} yet")
     return Done(examine(status, options, found, outputs, key=ctx.layout.key, step=named(ctx)))
+
+
+def _second_look(status: JobStatus) -> int:
+    """Return the seconds between two looks at the outputs; 0 where one will do: after a brief run that left nothing behind.
+
+    Its record says that nothing of it lives; but others may write for it: a daemon that it asked, a container.
+    """
+    if status.sent:
+        return LOOK_TWICE_FAR
+    return LOOK_TWICE if status.left or status.seconds > BRIEF else 0
 
 
 def _asks_for_log(options: RunOptions) -> bool:

@@ -96,11 +96,9 @@ class Slurm:
     def refusal(self, text: str) -> Refusal:
         """Judge what sbatch wrote when it failed."""
         said = text.lower()
-        if any(each in said for each in _LATER):
-            return Refusal.LATER
         if not said.strip() or any(each in said for each in _UNKNOWN):
             return Refusal.UNKNOWN
-        return Refusal.NEVER
+        return Refusal.LATER if any(each in said for each in _LATER) else Refusal.NEVER
 
     def look(self) -> Call:
         """Ask for this account's jobs, those that ended of late among them."""
@@ -183,7 +181,7 @@ def _node(text: str) -> str:
 
 
 def _newest(found: Iterable[Queued]) -> dict[str, Queued]:
-    """Keep one job for each tag: one that may live before one that has ended, then the youngest."""
+    """Keep one job for each tag: one that runs before one that waits, both before one that has ended, then the youngest."""
     best: dict[str, Queued] = {}
     for each in found:
         if each.tag not in best or _rank(each) > _rank(best[each.tag]):
@@ -191,6 +189,6 @@ def _newest(found: Iterable[Queued]) -> dict[str, Queued]:
     return best
 
 
-def _rank(each: Queued) -> tuple[bool, int]:
-    live = each.state in (QueueState.PENDING, QueueState.RUNNING)
-    return live, int(each.id) if each.id.isascii() and each.id.isdigit() else 0
+def _rank(each: Queued) -> tuple[int, int]:
+    lives = {QueueState.RUNNING: 2, QueueState.PENDING: 1}.get(each.state, 0)
+    return lives, int(each.id) if each.id.isascii() and each.id.isdigit() else 0

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageError, say, show
-from mqi_ssh_exec.job import Job, LogPiece
+from mqi_ssh_exec.doubt import is_silent
+from mqi_ssh_exec.job import FORCE_AFTER, Job, LogPiece
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.log_lines import LineReader
 from mqi_ssh_exec.options import RunOptions
@@ -19,6 +20,7 @@ from mqi_ssh_exec.verdict import span
 _CHUNK = 256 * 1024  # bytes of a log that are fetched at once
 _TAIL = 1024 * 1024  # bytes in which the last lines are looked for
 _KILL_PATIENCE = 30  # seconds after the end by force until we say what survives it
+_QUEUE_PATIENCE = 60  # the same for a queue, which itself waits for 30 (`KillWait`)
 _OUT_OF_SIGHT = frozenset({JobState.UNKNOWN, JobState.ENDED, JobState.ABSENT})
 _NOTHING = frozenset({JobState.NONE, JobState.CLAIMED})
 _COLUMNS = (
@@ -232,7 +234,7 @@ def _end(
     begun = elapsed()
     while True:
         status = job.kill(grace=grace, reason="operator", wait=2)
-        if status.state is JobState.ENDED and status.reason != "node":
+        if status.state is JobState.ENDED and not (status.started is not None and is_silent(job, status)):
             status = job.settle("operator")  # its queue has ended it, and its runner had no time to write that down
         if status.state in OVER:
             of = f" of part {ctx.part}" if ctx.part else ""
@@ -245,7 +247,12 @@ def _end(
             )
         if status.sent:
             pause(1.0)  # a queue answers at once, and takes its time
-        if elapsed() - begun > grace + _KILL_PATIENCE:
+        if status.sent and elapsed() - begun > grace + FORCE_AFTER + _QUEUE_PATIENCE:
+            raise CaseError(
+                f"the queue of {ctx.host.name} was told to end the run by force, and still has it ({status.word})",
+                hint=f"scancel {status.sent} there; what its machine does not end hangs in the kernel",
+            )
+        if not status.sent and elapsed() - begun > grace + _KILL_PATIENCE:
             raise CaseError(
                 f"{status.processes} processes of the run survive on {ctx.host.name}, though they were ended by force",
                 hint="they hang in the kernel (a dead file system, a sick GPU driver) or belong to another user",

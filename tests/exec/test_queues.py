@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
-from mqi_cli import Batch, Completed, Queued, QueueState, Refusal, Resources, Stage, Step
+from mqi_cli import Batch, Call, Completed, Queued, QueueState, Refusal, Resources, Stage, Step
 from mqi_cli.config.model import LocalHostSection
 from mqi_ssh_exec.job_status import JobState, JobStatus, read_report, read_survey
+from mqi_ssh_exec.lookout import Lookout
 from mqi_ssh_exec.options import RunOptions, check_run
 from mqi_ssh_exec.plugin import mqi_schedulers, mqi_stages
 from mqi_ssh_exec.queue_view import QueueLook, asks_queue, with_queue
@@ -45,6 +47,8 @@ def test_of_two_jobs_of_one_name_the_living_one_counts_then_the_younger() -> Non
     assert known is not None and known[TAG].id == "9"
     known = SLURM.read_look(said(f"9|{TAG}|TIMEOUT||None\n14|{TAG}|FAILED||None\n"))
     assert known is not None and known[TAG].id == "14"
+    known = SLURM.read_look(said(f"9|{TAG}|RUNNING|node1|None\n14|{TAG}|PENDING||Priority\n"))
+    assert known is not None and known[TAG].id == "9", "the one that waits hides the one that runs"
 
 
 def test_a_queue_that_gives_no_answer_is_not_an_empty_one() -> None:
@@ -97,6 +101,8 @@ def test_a_state_of_a_later_slurm_is_taken_for_a_run_that_lives() -> None:
          "accounting/QOS policy (job submit limit, user's size and/or time limits)", Refusal.LATER),
         ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", Refusal.UNKNOWN),
         ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", Refusal.UNKNOWN),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
+         "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", Refusal.UNKNOWN),
         ("", Refusal.UNKNOWN),
     ],
 )  # fmt: skip
@@ -170,6 +176,91 @@ def test_the_queue_never_overrules_a_record() -> None:
     assert with_queue(cut_short, QueueLook({}), TAG) == cut_short
 
 
+def test_why_a_command_was_ended_by_a_signal_the_queue_may_know() -> None:
+    killed = JobStatus(JobState.FINISHED, 1, sent="14", reason="exit", code=137)
+    for each in (killed, replace(killed, code=None, signal=9)):
+        assert asks_queue(each)
+        assert with_queue(each, look(QueueState.MEMORY), TAG).reason == "memory"
+        assert with_queue(each, look(QueueState.ENDED), TAG) == each
+    assert not asks_queue(replace(killed, code=3)) and not asks_queue(replace(killed, sent=""))
+
+
+def test_an_end_by_a_signal_is_not_judged_while_the_queue_is_silent() -> None:
+    cut_short = JobStatus(JobState.FINISHED, 1, sent="14", reason="terminated")
+    waits = with_queue(cut_short, QueueLook(None, why="connect failure"), TAG)
+    assert (waits.state, waits.answered, waits.silence) == (JobState.RUNNING, False, "connect failure")
+
+
+def test_a_run_that_began_and_stands_in_the_queue_again_was_put_back() -> None:
+    put_back = with_queue(BEGUN, look(QueueState.PENDING), TAG)
+    assert (put_back.state, put_back.reason) == (JobState.ENDED, "requeued")
+
+
+class Queue:
+    """A scheduler and its host in one. It counts its calls and knows what it is told."""
+
+    name = "fake"
+
+    def __init__(self, known: dict[str, Queued] | None) -> None:
+        self.known = known
+        self.looks = 0
+        self.asked_back: list[Sequence[str]] = []
+
+    def look(self) -> Call:
+        return Call(("look",))
+
+    def look_back(self, tags: Sequence[str]) -> Call:
+        self.asked_back.append(tags)
+        return Call(("look_back",))
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.looks += argv[0] == "look"
+        return Completed(0 if self.known is not None else 1, b"", b"the controller is away\n")
+
+    def read_look(self, _: Completed) -> dict[str, Queued] | None:
+        return self.known
+
+    def read_look_back(self, completed: Completed) -> dict[str, Queued] | None:
+        return {} if self.known is not None else None
+
+
+@pytest.mark.parametrize("kind", ["known", "absent", "silent"])
+def test_however_many_runs_ask_a_queue_is_asked_once_in_an_interval(kind: str) -> None:
+    tags = [f"mqi-{number}" for number in range(50)]
+    known = {tag: Queued("1", tag, QueueState.RUNNING, "RUNNING") for tag in tags}
+    queue: Any = Queue({"known": known, "absent": {}, "silent": None}[kind])
+    clock = [1000.0]
+    lookout = Lookout(elapsed=lambda: clock[0])
+
+    def ask(age: float) -> set[str]:
+        return {lookout.queue(queue, queue, tag, age=age).why for tag in tags}
+
+    for _ in range(2):  # only from the second on does it know of all who ask
+        clock[0] += 15.0
+        ask(15.0)
+    queue.looks, queue.asked_back = 0, []
+    for step in range(30):  # every second of half a minute
+        clock[0] += 1.0
+        assert ask(15.0) == {"the controller is away" if kind == "silent" else ""}
+        if kind != "silent":
+            assert queue.looks == (step + 1) // 15
+    assert queue.looks <= 7 and len(queue.asked_back) == (0 if kind == "known" else queue.looks)
+    assert all(len(each) == 50 for each in queue.asked_back)
+
+
+def test_a_claim_that_is_about_to_be_made_takes_no_old_look() -> None:
+    queue: Any = Queue({})
+    lookout = Lookout(elapsed=lambda: clock[0])
+    clock = [1000.0]
+    lookout.queue(queue, queue, TAG)
+    lookout.queue(queue, queue, TAG, fresh=True)
+    assert queue.looks == 2
+    queue.known = None
+    for _ in range(10):  # but who does not answer is not asked by everybody in turn
+        assert lookout.queue(queue, queue, TAG, fresh=True).known is None
+    assert queue.looks == 3
+
+
 def test_a_run_that_the_queue_has_put_back_is_over_and_nothing_is_waited_for() -> None:
     ended = with_queue(JobStatus(JobState.FINISHED, 1, sent="14", reason="terminated"), look(QueueState.PENDING), TAG)
     assert (ended.state, ended.reason) == (JobState.FINISHED, "requeued")
@@ -224,6 +315,15 @@ def test_config_check_knows_what_needs_a_queue() -> None:
         assert check("slurm", **{key: value}) == []
     assert any("$CUDA_VISIBLE_DEVICES" in each for each in check("slurm", gpus=1, command="run {gpu_ids}"))
     assert check("slurm", gpus=1, time_limit="1h") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--array=1-3", "-a 1-3", "--clusters=other", "-Mother", "--wrap=true", "hetjob", "--requeue", "--test-only"],
+)
+def test_what_would_make_other_than_one_job_is_refused(line: str) -> None:
+    assert check("slurm", extra=[line]) == [f"`extra`: {line.split()[0]}: a run is one job of the host's own cluster"]
+    assert check("slurm", extra=["--constraint=a100", "--account=x", "-A x", "--mail-type=END"]) == []
 
 
 def test_both_schedulers_keep_the_contract() -> None:

@@ -16,13 +16,14 @@ import pytest
 
 from exec.far_side import lines_of, until
 from exec.turns import RUN, Bench, Context
-from mqi_cli import Done, Earlier, GiveUp, RetryLater, Wait
+from mqi_cli import CaseError, Done, Earlier, GiveUp, RetryLater, Wait
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec import doubt
 from mqi_ssh_exec.job_status import OVER
 from mqi_ssh_exec.lookout import lookout_of
 from mqi_ssh_exec.slurm import Slurm
+from mqi_ssh_exec.watching import _end
 from servers.slurm import SlurmCluster
 
 pytestmark = pytest.mark.timeout(180)
@@ -197,7 +198,7 @@ def test_somebody_elses_scancel_holds_the_case(queue: Bench, slurm: SlurmCluster
     ctx = long_run(queue)
     begun(queue, ctx)
     slurm.call("scancel", f"--name={queue.job(ctx).tag}")
-    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+    with pytest.raises(GiveUp, match=r"somebody took it out of its host's queue"):
         queue.drive(ctx)
 
 
@@ -234,8 +235,10 @@ def test_a_look_from_before_it_began_does_not_make_a_run_one_that_was_put_back(
     ctx = long_run(queue, extra=["--begin=now+3"])
     waits_until(queue, ctx, "BeginTime")
     until(lambda: lines_of(queue.ledger) == ["begun"], within=40, what="it begins")
-    slurm.call("scancel", f"--name={queue.job(ctx).tag}")
-    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+    tag = queue.job(ctx).tag
+    slurm.call("scancel", f"--name={tag}")
+    until(lambda: (tag, "CANCELLED") in slurm.jobs(), what="it is cancelled")
+    with pytest.raises(GiveUp, match=r"somebody took it out of its host's queue"):
         queue.drive(ctx)
 
 
@@ -306,6 +309,29 @@ def test_a_run_goes_on_when_slurmd_is_killed(queue: Bench, slurm: SlurmCluster) 
     assert done.facts["exit_code"] == 0 and lines_of(queue.ledger) == ["begun"]
 
 
+@pytest.mark.skipif("not __import__('servers.slurm').slurm._spaces_work()", reason="takes root and name spaces")
+def test_a_run_on_a_silent_machine_is_not_over_whatever_its_queue_calls_it(queue: Bench, slurm: SlurmCluster) -> None:
+    command = f"trap '' TERM; echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done"
+    ctx = queue.context(command)
+    begun(queue, ctx)
+    slurm.kill_slurmd()
+    slurm.call("scancel", f"--name={queue.job(ctx).tag}")
+    over = {(queue.job(ctx).tag, word) for word in ("CANCELLED", "NODE_FAIL")}  # where the node was given up first
+    until(lambda: over & set(slurm.jobs()), within=60, what="the queue calls it over")
+    for _ in range(3):
+        waits_until(queue, ctx, "node1 does not answer: unknown")
+        time.sleep(0.5)
+    assert queue.living(), "it goes on"
+    with pytest.raises(CaseError, match="can't be ended from"):
+        _end(ctx, queue.job(ctx), time.monotonic)  # type: ignore[arg-type]
+    slurm.start()  # its daemon ends what the controller calls over
+    with pytest.raises(
+        (GiveUp, RetryLater), match=r"somebody took it out|an operator ended its run|the machine it ran on"
+    ):
+        queue.drive(ctx, within=60)
+    assert not queue.living()
+
+
 def test_a_job_that_is_ended_by_force_with_its_runner_is_lost_not_done(queue: Bench) -> None:
     ctx = long_run(queue, outputs=["dose"])
     begun(queue, ctx)
@@ -373,7 +399,7 @@ def test_with_accounting_an_end_is_known_that_the_controller_has_forgotten(
     slurm.call("scancel", f"--name={queue.job(ctx).tag}")
     until(lambda: not slurm.jobs(), within=60, what="the controller forgets the job")
     lookout_of(host).forget(queue.job(ctx).place)
-    with pytest.raises(GiveUp, match="somebody took it out of its host's queue"):
+    with pytest.raises(GiveUp, match=r"somebody took it out of its host's queue"):
         queue.drive(ctx)
     host.close()
 
