@@ -15,6 +15,14 @@ from mqi_cli.store import Store
 from mqi_cli.store.records import CaseRow, PartRow
 
 
+class NoFreeGpu(UsageError):
+    """A host has too few GPUs that could be given to a part now, as far as was seen."""
+
+    def __init__(self, message: str, *, host: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+
+
 class Claims:
     """Steps by hand. `actor` names who acts, for the log."""
 
@@ -30,7 +38,7 @@ class Claims:
 
         Of a step that fans out, that is first the plan that lists its parts, then the part that is named or the first
         that is not done. Refuses, naming the holder, while a worker has it, or while the daemon is about to give it to
-        one.
+        one. Raises `NoFreeGpu`.
         """
         with self._store.transaction():
             case = self._conductor.case(identity)
@@ -42,7 +50,8 @@ class Claims:
             else:
                 self._refuse_if_leased(case, found, daemon_running=daemon_running)
             if not self._conductor.dispatch.lease_gpus(found):
-                raise UsageError(f"{found.gpus} free GPUs are needed on {found.host}", hint="mqi gpu list")
+                lack = self._conductor.dispatch.lack_of_gpus(found)
+                raise NoFreeGpu(f"{chosen.name} can't begin: {lack.reason}", host=found.host, hint=lack.hint)
             command = self._conductor.dispatch.command(case, found, turn=found.turn + 1)
             now = self._conductor.clock.now()
             self._store.messages.take_back(found.id)

@@ -321,6 +321,11 @@ class Dispatcher:
         # only the next attempt can end a run of unknown fate: it must not wait behind those who wait for its GPU
         if (in_order or self._unproven(part) or not self._overtakes(part, thing)) and self.lease_gpus(part):
             return None
+        return self.lack_of_gpus(part)
+
+    def lack_of_gpus(self, part: PartRow) -> Obstacle:
+        """Say why a part can't have the GPUs that it asks for."""
+        thing = f"gpu:{part.host}"
         now = self._clock.now()
         known = self._store.gpus.on(part.host)
         looked = max((gpu.seen_at for gpu in known), default=now)

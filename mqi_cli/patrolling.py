@@ -38,13 +38,14 @@ class Round:
         clock: Clock,
         stopping: Callable[[], bool],
         sources: Sequence[SourceView] | None = None,
+        hosts_named: Sequence[str] | None = None,
         reported: Callable[[Finding], None] = lambda finding: None,
     ) -> None:
         self.config: Any = config.sections.get(plugins.section_of(patrol))
         self.log = logging.LoggerAdapter(log, {"step": patrol.name})
         self.clock = clock
         self.sources: Sequence[SourceView] = config.source_views() if sources is None else sources
-        self.hosts: Sequence[str] = tuple(config.hosts)
+        self.hosts: Sequence[str] = tuple(config.hosts if hosts_named is None else hosts_named)
         self.workflows: Mapping[str, Workflow] = config.workflows
         self.owner = store.owner
         self._data_dir = config.state_dir / "plugins" / plugins.owner_of("patrol", patrol.name)

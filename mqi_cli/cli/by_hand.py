@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mqi_cli.claims import NoFreeGpu
 from mqi_cli.cli.interruption import Interruption
 from mqi_cli.cli.progress import Show, progress
 from mqi_cli.errors import CaseError, GiveUp, MqiError, RetryLater, UsageError
@@ -59,12 +60,9 @@ class ByHand:
     def _perform(
         self, stage: str, row: CaseRow, *, step: str, part: str, overrides: Mapping[str, Any]
     ) -> tuple[Command, Facts]:
-        operator = self._operator
         self._numbers.clear()
         self._claimed = None
-        self._claimed = command = operator.claims.claim(
-            row.id, stage, step=step, part=part, worker=self._worker, daemon_running=operator.daemon_pid is not None
-        )
+        self._claimed = command = self._claim(stage, row, step=step, part=part)
         with Interruption() as stop, progress(command.step) as show:
             kind, data, error = self._work(command, row, stop, show, overrides)
         self._report(command, kind, data)
@@ -79,6 +77,24 @@ class ByHand:
             raise CaseError(f"a bug in stage {command.step}: {data['reason']}", hint=f"mqi case log {row.key} --detail")
         assert error is not None  # noqa: S101  every other end has its error
         raise error
+
+    def _claim(self, stage: str, row: CaseRow, *, step: str, part: str) -> Command:
+        operator = self._operator
+
+        def claim() -> Command:
+            running = operator.daemon_pid is not None
+            command: Command = operator.claims.claim(
+                row.id, stage, step=step, part=part, worker=self._worker, daemon_running=running
+            )
+            return command
+
+        try:
+            return claim()
+        except NoFreeGpu as lack:  # without a daemon nobody has looked, or not of late
+            if "hosts" not in operator.plugins.patrols:
+                raise
+            operator.patrol("hosts", host=lack.host)
+        return claim()
 
     def _work(
         self, command: Command, row: CaseRow, stop: threading.Event, show: Show, overrides: Mapping[str, Any]

@@ -262,8 +262,8 @@ class Operator:
         row: CaseRow = self.intake.accept_by_hand(seen, workflow=workflow)
         return row
 
-    def patrol(self, name: str, *, only: str = "") -> list[Finding]:
-        """Go one round of a patrol, and return what it found; `only` restricts it to one source."""
+    def patrol(self, name: str, *, only: str = "", host: str = "") -> list[Finding]:
+        """Go one round of a patrol, and return what it found; `only` restricts it to one source, `host` to one host."""
         from mqi_cli.cli.interruption import Interruption
         from mqi_cli.patrolling import Round
 
@@ -284,6 +284,7 @@ class Operator:
                     clock=self.clock,
                     stopping=stop.is_set,
                     sources=views,
+                    hosts_named=[host] if host else None,
                     reported=found.append,
                 )
             )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from curator import captured
+from curator.machines import FakeSmi
 from exec.far_side import processes_below, until
 
 CONFIG = """
@@ -71,6 +73,29 @@ def line(tmp_path: Path) -> Iterator[CommandLine]:
     yield made
     for pid in processes_below(made.far):
         os.kill(pid, signal.SIGKILL)
+
+
+GPU_CONFIG = """
+state: {{path: state/state.db}}
+hosts: {{here: {{type: local, base_dir: {far}}}}}
+sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
+ssh_exec: {{poll: 200ms}}
+curator: {{gpu_command: [{smi}]}}
+workflows:
+  qa:
+    - run: {{name: simulate, host: here, gpus: 1, command: "echo on $CUDA_VISIBLE_DEVICES"}}
+"""
+
+
+def test_a_run_on_a_gpu_needs_no_daemon_that_has_looked_at_gpus_before(tmp_path: Path) -> None:
+    smi = FakeSmi(tmp_path / "smi")
+    smi.answers(captured.TWO_A100_MIG_COLUMN, f"{captured.A}, 977\n{captured.B}, 978\n")
+    line = CommandLine(tmp_path, GPU_CONFIG.format(far=tmp_path / "far", smi=smi.program))
+    said = line.mqi("exec", "run", "Meier", "--step", "simulate", code=2)
+    assert "simulate can't begin: waits for 1 GPU on here: 0 of 2 free" in said
+    smi.answers(captured.TWO_A100_MIG_COLUMN, f"{captured.A}, 977\n")  # the other one is free by now
+    line.mqi("exec", "run", "Meier", "--step", "simulate")
+    assert line.mqi("exec", "logs", "Meier", "simulate") == f"on {captured.B}\n"
 
 
 def test_a_run_is_interrupted_taken_up_and_ended_by_hand(line: CommandLine) -> None:
