@@ -237,7 +237,7 @@ class Acts:
         """Take a host into use again, also one that was paused because it did not answer."""
         with self._store.transaction():
             self._store.hosts.update(name, held=False, reason="", failures=1, state="probing")
-            self._conductor.dispatch.host_answers(name)
+            self._conductor.dispatch.host_answers(name, has_room=True)
 
     def hold_gpu(self, uuid: str, *, held: bool) -> None:
         """Hold a GPU back from new leases, or give it free."""

@@ -112,7 +112,10 @@ class Conductor(Moves):
     def _host_heard(self, part: PartRow, event: Event) -> None:
         # BUG says nothing about the host; RETRY tells by itself which host is at fault
         if part.host and event.kind not in (EventKind.RETRY, EventKind.BUG):
-            self.dispatch.host_answers(part.host)
+            tried = (
+                self.store.hosts.get(part.host).state == "probing"
+            )  # by a part that is to find out whether there is room
+            self.dispatch.host_answers(part.host, has_room=tried)
 
     def _about_worker(self, event: Event) -> bool:
         if event.kind is EventKind.ALIVE:
@@ -190,7 +193,7 @@ class Conductor(Moves):
         after = event.data.get("after")
         host = str(event.data.get("host", ""))
         if host:  # the host is at fault: it pauses, and nobody's tries are used up
-            self.dispatch.host_failed(host, reason, hint=hint, after=after)
+            self.dispatch.host_failed(host, reason, hint=hint, after=after, full=bool(event.data.get("full")))
             self.store.parts.update(
                 part.id, state=PartState.WAITING, waiting_for=f"host:{host}", reason=f"host {host} is paused: {reason}",
                 hint=hint, due_at=None, lease_until=None, worker="",

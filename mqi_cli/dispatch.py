@@ -27,6 +27,7 @@ from mqi_cli.store import Store
 from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, GpuRow, PartRow
 
+MORE_ROOM = 100_000_000  # bytes; a full host that has so much more than at the last look is full no longer
 HOST_PAUSE_MOST = 300.0  # a host that is down is asked again at least this often, seconds
 LEASE_GRACE = 60.0  # seconds; a lease of a part that ended so long ago is a leak
 LOOK_VALID = 600.0  # seconds; a GPU not looked at for so long (the curator does every 30 s) may be taken by anybody
@@ -200,8 +201,10 @@ class Dispatcher:
         known = self._store.gpus.on(part.host)
         return sum(gpu.lease is not None or is_free(gpu, now=now) for gpu in known if not gpu.held) >= part.gpus
 
-    def host_failed(self, name: str, reason: str, *, hint: str = "", after: float | None = None) -> None:
-        """Pause a host that does not answer; while it is paused already, nothing more happens."""
+    def host_failed(
+        self, name: str, reason: str, *, hint: str = "", after: float | None = None, full: bool = False
+    ) -> None:
+        """Pause a host that does not answer, or is `full`; while it is paused already, nothing more happens."""
         now = self._clock.now()
         host = self._store.hosts.get(name)
         if host.state == "paused" and (host.until or 0) > now:
@@ -213,8 +216,9 @@ class Dispatcher:
             most=min(HOST_PAUSE_MOST, self._config.daemon.retry_most),
         )
         self._store.hosts.update(
-            name, state="paused", reason=reason, hint=hint, until=now + delay, failures=host.failures + 1
-        )
+            name, state="paused", full=full, reason=reason, hint=hint, until=now + delay,
+            failures=host.failures + 1,
+        )  # fmt: skip
         if self._store.switches.raise_alert(
             f"host:{name}", text=f"host {name} is paused: {reason}", hint=hint, now=now
         ):
@@ -222,18 +226,17 @@ class Dispatcher:
                 at=now, case=None, kind="host", actor="conductor", text=f"host {name} paused: {reason}"
             )
 
-    def host_answers(self, name: str) -> None:
-        """Take a host into use again and wake who waits for it."""
+    def host_answers(self, name: str, *, has_room: bool = False) -> None:
+        """Take a host into use again and wake who waits for it. That it answers says of a full one nothing."""
         host = self._store.hosts.get(name)
-        if host.state == "up" and not host.failures:
+        if (host.state == "up" and not host.failures) or (host.full and not has_room):
             return
         self._store.hosts.update(
-            name, state="up", reason="" if not host.held else host.reason, hint="", until=None, failures=0
+            name, state="up", full=False, reason="" if not host.held else host.reason, hint="", until=None, failures=0
         )
         if self._store.switches.clear_alert(f"host:{name}"):
-            self._store.events.add(
-                at=self._clock.now(), case=None, kind="host", actor="conductor", text=f"host {name} answers again"
-            )
+            text = f"host {name} {'has room' if host.full else 'answers'} again"
+            self._store.events.add(at=self._clock.now(), case=None, kind="host", actor="conductor", text=text)
         if not host.held:
             self.wake(f"host:{name}")
 
@@ -264,7 +267,7 @@ class Dispatcher:
         """Let one part find out whether a paused host answers again; with nobody waiting, assume that it does."""
         waiting = self._store.parts.waiting_for(f"host:{name}", limit=1)
         if not waiting:
-            self.host_answers(name)
+            self.host_answers(name, has_room=True)
             return
         self._store.hosts.update(name, state="probing", until=self._clock.now() + 2 * self._config.daemon.lease)
         self.give_turn(waiting[0], probe=True)

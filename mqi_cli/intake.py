@@ -13,6 +13,7 @@ from pathlib import Path
 from mqi_cli.case import CaseState, derive_key
 from mqi_cli.conductor import Conductor
 from mqi_cli.crash_points import crash_point
+from mqi_cli.dispatch import MORE_ROOM
 from mqi_cli.patrol import (
     Alert,
     CaseCleared,
@@ -199,11 +200,13 @@ class Intake:
 
     def _host_seen(self, seen: HostSeen) -> None:
         if seen.reachable:
+            before = self._store.hosts.get(seen.host).free_bytes
+            has_room = seen.free_bytes is not None and before is not None and seen.free_bytes - before > MORE_ROOM
             self._store.hosts.update(
                 seen.host, load=seen.load, cores=seen.cores, free_bytes=seen.free_bytes, total_bytes=seen.total_bytes,
                 seen_at=self._clock.now(),
             )  # fmt: skip
-            self._conductor.dispatch.host_answers(seen.host)
+            self._conductor.dispatch.host_answers(seen.host, has_room=has_room)
         else:
             self._conductor.dispatch.host_failed(seen.host, seen.problem, hint=f"mqi host test {seen.host}")
 

@@ -90,7 +90,7 @@ class EventKind(StrEnum):
     REMEMBERED = "remembered"  # data: facts
     DONE = "done"  # data: facts
     WAIT = "wait"  # data: seconds, note
-    RETRY = "retry"  # data: reason, hint, after, host ("" or the host that is at fault)
+    RETRY = "retry"  # data: reason, hint, after, host ("" or the host that is at fault), full (its disk or quota is)
     GAVE_UP = "gave_up"  # data: reason, hint
     BUG = "bug"  # data: reason, traceback
     CANCELLED = "cancelled"  # data: note; the part is proven ended on its host

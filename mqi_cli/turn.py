@@ -252,6 +252,8 @@ def _host_end(error: HostError) -> tuple[EventKind, Facts, MqiError]:
     data: dict[str, Any] = {"reason": error.message, "hint": error.hint, "after": None, "host": ""}
     if isinstance(error, HostUnreachable | HostFull | HostRefused):  # the host pauses, and its name is said beside this
         data |= {"host": error.host, "reason": error.what, "hint": error.hint or f"mqi host test {error.host}"}
+    if isinstance(error, HostFull):
+        data["full"] = True  # that it answers will not mean that there is room
     if isinstance(error, HostRefused):
         data["after"] = REFUSED_PAUSE
     return EventKind.RETRY, data, error

@@ -97,11 +97,14 @@ _OWNER = (
         CASE WHEN EXISTS (SELECT 1 FROM case_) THEN '' ELSE lower(hex(randomblob(3))) END""",
 )
 
+_FULL = ("ALTER TABLE host ADD COLUMN full INTEGER NOT NULL DEFAULT 0",)
+
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the first schema", _INITIAL),
     ("steps that fan out list their parts first", _PLANS),
     ("no operation of the daemon reads a whole table", _FOR_MANY),
     ("directories on hosts bear the installation's mark", _OWNER),
+    ("a host that is full is not one that does not answer", _FULL),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

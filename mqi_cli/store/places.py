@@ -37,7 +37,7 @@ class Hosts:
         """Return a host's state."""
         for row in _HOST.all(self._database, name=name):
             return HostRow(**row)
-        return HostRow(name, "up", False, "", "", None, 0, None, None, None, None, None)
+        return HostRow(name, "up", False, "", "", None, 0, None, None, None, None, None, False)
 
     def all(self) -> list[HostRow]:
         """Return every host that was seen."""
@@ -46,7 +46,7 @@ class Hosts:
     def update(self, name: str, **fields: Any) -> None:
         """Change a host's columns; the host is added when it is new."""
         HostTable.insert(
-            name=name, state="up", held=False, reason="", hint="", failures=0
+            name=name, state="up", held=False, reason="", hint="", failures=0, full=False
         ).on_conflict_ignore().execute(self._database)
         HostTable.update(**fields).where(HostTable.name == name).execute(self._database)
 

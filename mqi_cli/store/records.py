@@ -128,6 +128,7 @@ class HostRow(NamedTuple):
     free_bytes: int | None
     total_bytes: int | None
     seen_at: float | None
+    full: bool
 
 
 class GpuRow(NamedTuple):

@@ -130,7 +130,10 @@ class EventTable(Model):
 
 
 class HostTable(Model):
-    """A host as it was last seen. `until` is when a paused one is tried again; `held` is set by the operator."""
+    """A host as it was last seen. `until` is when a paused one is tried again; `held` is set by the operator.
+
+    `full` is set for one that is paused because its disk or quota is: that it answers does not end this.
+    """
 
     name = TextField(primary_key=True)
     state = TextField()
@@ -144,6 +147,7 @@ class HostTable(Model):
     free_bytes = IntegerField(null=True)
     total_bytes = IntegerField(null=True)
     seen_at = FloatField(null=True)
+    full = BooleanField()
 
     class Meta:
         table_name = "host"

@@ -139,10 +139,12 @@ class Bench:
         self.answer(command, EventKind.ACCEPTED)
         self.answer(command, EventKind.DONE, facts=facts)
 
-    def retry(self, command: Command, reason: str = "it broke", *, host: str = "", after: float | None = None) -> None:
+    def retry(
+        self, command: Command, reason: str = "it broke", *, host: str = "", after: float | None = None, **more: Any
+    ) -> None:
         """Let a worker accept a command and fail for now."""
         self.answer(command, EventKind.ACCEPTED)
-        self.answer(command, EventKind.RETRY, reason=reason, hint="", after=after, host=host)
+        self.answer(command, EventKind.RETRY, reason=reason, hint="", after=after, host=host, **more)
 
     def gpus(self, count: int, *, busy: int = 0, foreign: int = 0, host: str = "hpc") -> None:
         """Let the curator see GPUs, `busy` of them with a process, `foreign` of them with one that is surely of no run."""

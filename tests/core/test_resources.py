@@ -75,6 +75,31 @@ def test_the_curators_look_takes_a_host_into_use_again(bench: Any) -> None:
     assert bench.store.hosts.get("hpc").load == 0.5
 
 
+def test_a_full_host_is_tried_when_it_is_due_or_has_room_not_because_it_answers(bench: Any) -> None:
+    second = bench.case("second")
+    bench.do(bench.command())
+    running = bench.command()
+    bench.answer(running, EventKind.ACCEPTED)
+    first = bench.case("first")
+    bench.retry(bench.command(), "no space left", host="hpc", full=True)
+
+    for _ in range(10):
+        bench.intake.take(HostSeen("hpc", True, free_bytes=1000))
+    bench.answer(running, EventKind.WAIT, seconds=600, note="it runs")  # of another case, which needs no room
+    assert bench.commands() == [], "who answers is not yet one who has room"
+    assert "host hpc is paused: no space left" in bench.fresh(first).reason
+    assert bench.fresh(second).reason == "it runs"
+    said = [each.text for each in bench.store.events.latest(limit=100) if each.kind == "host"]
+    assert said == ["host hpc paused: no space left"], "one alert, not one for each look"
+
+    bench.clock.turn(bench.store.hosts.get("hpc").until - bench.clock.now() + 1)
+    bench.clockwork.tick()
+    bench.retry(bench.command(), "no space left", host="hpc", full=True)
+    bench.intake.take(HostSeen("hpc", True, free_bytes=200_000_000))
+    assert bench.command().case == first.key
+    assert not bench.store.switches.alerts()
+
+
 def test_a_host_that_an_operator_holds_is_not_taken_into_use_by_itself(bench: Any) -> None:
     bench.acts.hold_host("hpc", "new disks")
     case = bench.case()
