@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import Case, fn
+from peewee import fn
 
 from mqi_cli.case import ENDED, CaseState, PartState
 from mqi_cli.store import Store
@@ -201,9 +201,9 @@ class Views:
         ]
 
     def _fanned(self, cases: Sequence[int]) -> dict[int, PartCount]:
-        done = Case(None, [(PartTable.state == str(PartState.DONE), PartTable.part)])
-        query: Any = (
-            PartTable.select(PartTable.case, *(fn.COUNT(fn.DISTINCT(each)) for each in (PartTable.part, done)))
+        """Count the parts of the steps that cases stand at, each by its newest attempt."""
+        newest: Any = (
+            PartTable.select(PartTable.case, fn.MAX(PartTable.id).alias("id"))
             .join(CaseTable, on=(CaseTable.id == PartTable.case))
             .where(
                 PartTable.case.in_(cases)
@@ -211,9 +211,14 @@ class Views:
                 & (PartTable.step == CaseTable.step)
                 & (PartTable.part != "")
             )
+            .group_by(PartTable.case, PartTable.part)
+        )
+        query: Any = (
+            PartTable.select(PartTable.case, fn.COUNT(PartTable.id), fn.SUM(PartTable.state == str(PartState.DONE)))
+            .join(newest, on=(newest.c.id == PartTable.id))
             .group_by(PartTable.case)
         )
-        return {case: PartCount(count, ended) for case, count, ended in query.tuples().execute(self._database)}
+        return {case: PartCount(count, done) for case, count, done in query.tuples().execute(self._database)}
 
     def _alerts(self) -> list[AlertRow]:
         query = AlertTable.select().order_by(AlertTable.since)

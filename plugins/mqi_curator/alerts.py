@@ -70,9 +70,23 @@ def _gpus(host: str, look: Look, limits: AlertsSection) -> Iterator[Alert]:
         yield Alert(topic, True, text, hint="these are not given to runs; nvidia-smi there tells more")
     else:
         yield Alert(topic, False, f"all GPUs of host {host} can be used")
+    yield from _shared(host, look.gpus.gpus)
     yield from _hottest(host, look.gpus.gpus, limits.temperature)
     yield from _fullest(host, look.gpus.gpus, limits.gpu_memory_percent)
     yield from _busiest(host, look.gpus.gpus, limits.gpu_utilization_percent)
+
+
+def _shared(host: str, gpus: tuple[GpuSeen, ...]) -> Iterator[Alert]:
+    """Tell of somebody who computes beside a run. A run whose own processes can't be known (in a container) is not told of."""
+    topic = f"gpu-shared:{host}"
+    shared = [gpu for gpu in gpus if gpu.foreign and set(gpu.processes) - set(gpu.foreign)]
+    if shared:
+        text = f"somebody else computes on GPU {shared[0].index} of host {host}, beside a run (process {shared[0].foreign[0]})"
+        yield Alert(
+            topic, True, text, hint=f"mqi gpu list; to keep it from further runs: mqi gpu hold {host}:{shared[0].index}"
+        )
+    else:
+        yield Alert(topic, False, f"nobody computes beside a run on host {host} any more")
 
 
 def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int | None) -> Iterator[Alert]:
@@ -85,7 +99,7 @@ def _hottest(host: str, gpus: tuple[GpuSeen, ...], limit: int | None) -> Iterato
     if temperature > limit:
         text = f"GPU {index} of host {host} is at {temperature} °C (limit {limit} °C)"
         yield Alert(topic, True, text, hint="look at its fans and at the room")
-    elif temperature < limit - _COOLER:
+    elif temperature < limit - _COOLER and (known or not gpus):  # where none tells, none is known to be cool
         yield Alert(topic, False, f"the GPUs of host {host} are cool again")
 
 
@@ -103,7 +117,7 @@ def _fullest(host: str, gpus: tuple[GpuSeen, ...], limit: float | None) -> Itera
     if percent > limit:
         text = f"the memory of GPU {index} of host {host} is {percent:.0f} % full (limit {limit:g} %)"
         yield Alert(topic, True, text, hint="mqi gpu list")
-    elif percent < limit * _EASIER:
+    elif percent < limit * _EASIER and (known or not gpus):
         yield Alert(topic, False, f"the GPUs of host {host} have memory again")
 
 
@@ -118,5 +132,5 @@ def _busiest(host: str, gpus: tuple[GpuSeen, ...], limit: float | None) -> Itera
         yield Alert(
             topic, True, f"GPU {index} of host {host} is {percent} % busy (limit {limit:g} %)", hint="mqi gpu list"
         )
-    elif percent < limit * _EASIER:
+    elif percent < limit * _EASIER and (known or not gpus):
         yield Alert(topic, False, f"the GPUs of host {host} are less busy again")

@@ -19,7 +19,8 @@ _NOTICE_STOP = 0.5  # seconds
 def look_at_hosts(ctx: PatrolContext) -> None:
     """Look at all hosts side by side and report each as soon as its answer is there."""
     hosts = {name: ctx.host(name) for name in ctx.hosts}
-    for name, found in look_side_by_side(hosts, ctx.config, clock=ctx.clock, stopping=ctx.stopping):
+    looks = look_side_by_side(hosts, ctx.config, clock=ctx.clock, owner=ctx.owner, stopping=ctx.stopping)
+    for name, found in looks:
         if isinstance(found, HostError):
             ctx.log.warning("host %s: %s", name, found.message)
             ctx.report(HostSeen(name, reachable=False, problem=found.message))
@@ -32,6 +33,7 @@ def look_side_by_side(
     section: CuratorSection,
     *,
     clock: Clock,
+    owner: str = "",
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, Look | HostError]]:
     """Look at hosts at once; yield each with its look, or with why there is none, in the order of the answers.
@@ -45,7 +47,7 @@ def look_side_by_side(
     def look(name: str, host: Host) -> None:
         with slots:
             try:
-                answers.put((name, take_look(host, section, clock=clock)))
+                answers.put((name, take_look(host, section, clock=clock, owner=owner)))
             except Exception as error:  # noqa: BLE001  carried to the thread that waits, which knows a bug from a fault
                 answers.put((name, error))
 

@@ -34,9 +34,9 @@ class Look:
     problem: str = ""
 
 
-def take_look(host: Host, section: CuratorSection, *, clock: Clock) -> Look:
+def take_look(host: Host, section: CuratorSection, *, clock: Clock, owner: str = "") -> Look:
     """Look at a host. Raises the `Host…` errors of connecting; a host that runs no programs tells its space only."""
-    command = look_command(host.base_dir, section.gpu_command, gpu_timeout=section.gpu_timeout)
+    command = look_command(host.base_dir, section.gpu_command, gpu_timeout=section.gpu_timeout, owner=owner)
     asked_at = clock.now()
     try:
         completed = host.run(command, timeout=longest(section.gpu_timeout))

@@ -25,9 +25,10 @@ fi
 df -Pk "$place"
 """
 
-# $1 base_dir, $2 seconds a program may take, $3 the disk script, $4… the GPU program (none: no GPUs are looked at)
+# $1 base_dir, $2 seconds a program may take, $3 the disk script, $4 how our cases' directories end,
+# $5… the GPU program (none: no GPUs are looked at)
 _SCRIPT = r"""
-base=$1 most=$2 disk=$3; shift 3
+base=$1 most=$2 disk=$3 owner=$4; shift 4
 umask 077
 LC_ALL=C; export LC_ALL
 
@@ -111,11 +112,14 @@ gpus() {
   look gpus "$@" @GPU_QUERY@ || return
   if grep -q 'not a valid field' "$work/gpus"; then look old-gpus "$@" @OLD_GPU_QUERY@ || return; fi
   look apps "$@" @APP_QUERY@ || return
-  # Who bears the mark of a run of mqi. What can't be looked at belongs to another user, and so to somebody else.
+  # Who bears the mark of a run of this installation. What can't be looked at belongs to another user, and so to somebody
+  # else, as does what another installation runs: it has no lease of ours.
   echo "@mqi ours 0"
   sed 's/.*, *//' "$work/apps" | while read -r pid; do
     case $pid in '' | *[!0-9]*) continue ;; esac
-    { tr '\0' '\n' <"/proc/$pid/environ"; } 2>/dev/null | grep -q '^MQI_JOB=' && echo "$pid"
+    run=$({ tr '\0' '\n' <"/proc/$pid/environ"; } 2>/dev/null | sed -n 's/^MQI_JOB=//p' | head -n 1)
+    case $run in "$base"/*) run=${run#"$base"/}; run=${run%%/*} ;; *) continue ;; esac
+    case $run in *-*) [ "$owner" ] && [ "${run#*-}" = "$owner" ] ;; *) [ -z "$owner" ] ;; esac && echo "$pid"
   done
 }
 
@@ -125,12 +129,18 @@ echo "@mqi end 0"
 """
 
 
-def look_command(base_dir: PurePosixPath, gpu_command: Sequence[str], *, gpu_timeout: float) -> list[str]:
-    """Return the program that looks at a host. Every value is an argument of its own; none is pasted into the script."""
+def look_command(
+    base_dir: PurePosixPath, gpu_command: Sequence[str], *, gpu_timeout: float, owner: str = ""
+) -> list[str]:
+    """Return the program that looks at a host. Every value is an argument of its own; none is pasted into the script.
+
+    `owner` is the installation's mark in its directories on hosts: only its own runs are told from foreign work.
+    """
     script = _SCRIPT
     for name, query in (("@OLD_GPU_QUERY@", OLD_GPU_QUERY), ("@GPU_QUERY@", GPU_QUERY), ("@APP_QUERY@", APP_QUERY)):
         script = script.replace(name, " ".join(query))
-    return ["sh", "-c", script, "mqi-look", str(base_dir), str(max(1, round(gpu_timeout))), _DISK, *gpu_command]
+    seconds = str(max(1, round(gpu_timeout)))
+    return ["sh", "-c", script, "mqi-look", str(base_dir), seconds, _DISK, owner, *gpu_command]
 
 
 def longest(gpu_timeout: float) -> float:

@@ -85,6 +85,7 @@ class Round:
         self.log = logging.LoggerAdapter(logging.getLogger("mqi.patrol"), {})
         self.clock = clock
         self.hosts = tuple(hosts)
+        self.owner = ""
         self.stop = False
         self.reported: list[Any] = []
         self._hosts = hosts

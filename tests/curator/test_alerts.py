@@ -32,7 +32,26 @@ def test_nothing_is_said_close_below_a_limit_so_that_it_does_not_flap() -> None:
 
 def test_a_gpu_that_vanished_while_it_was_hot_clears_its_alert() -> None:
     assert active(hot(), temperature=90)["gpu-temperature:hpc"] is False
-    assert active(hot(None), temperature=90)["gpu-temperature:hpc"] is False
+
+
+def test_a_driver_that_tells_nothing_of_its_gpus_gives_no_all_clear() -> None:
+    limits = {"temperature": 90, "gpu_memory_percent": 95, "gpu_utilization_percent": 95}
+    measured = {"gpu-temperature:hpc", "gpu-memory:hpc", "gpu-utilization:hpc"}
+    assert not measured & active(hot(None), **limits).keys()
+    assert active(hot(None, 93), temperature=90)["gpu-temperature:hpc"] is True
+
+
+def test_somebody_who_computes_beside_a_run_is_an_alert_until_he_ends() -> None:
+    def look(*processes: int, foreign: tuple[int, ...]) -> Look:
+        return Look(gpus=GpuLook((GpuSeen("GPU-0", 0), GpuSeen("GPU-1", 1, processes=processes, foreign=foreign))))
+
+    alerts = {each.topic: each for each in alerts_of("hpc", look(7, 8, foreign=(8,)), AlertsSection())}
+    assert (
+        alerts["gpu-shared:hpc"].active
+        and "GPU 1 of host hpc, beside a run (process 8)" in alerts["gpu-shared:hpc"].text
+    )
+    assert active(look(7, foreign=()))["gpu-shared:hpc"] is False
+    assert active(look(8, foreign=(8,)))["gpu-shared:hpc"] is False, "on a GPU of his own he is nobody's trouble"
 
 
 def test_little_space_is_an_alert_until_there_is_more_than_just_enough() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -29,9 +30,11 @@ def look(
     without: str = "",
     tmp: Path | None = None,
     user: str | None = None,
+    owner: str = "",
 ) -> Look:
     """Run the script as a host would, `without` a word of it where a test takes something away."""
-    command = look_command(PurePosixPath(base), [str(each) for each in gpu_command], gpu_timeout=seconds)
+    words = [str(each) for each in gpu_command]
+    command = look_command(PurePosixPath(base), words, gpu_timeout=seconds, owner=owner)
     command[2] = command[2].replace(without, ":") if without else command[2]
     if tmp is not None:
         command[2] = command[2].replace("/dev/shm", str(tmp))
@@ -60,15 +63,24 @@ def test_it_tells_load_cores_space_and_gpus_in_one_go(tmp_path: Path, smi: FakeS
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_processes_of_runs_are_told_from_foreign_ones(tmp_path: Path, smi: FakeSmi, shell: str) -> None:
-    marked = os.environ | {"MQI_JOB": "/scratch/caaaaaaaaaa/work/run/_/.1.job;"}
-    with subprocess.Popen(["sleep", "60"], env=marked) as ours, subprocess.Popen(["sleep", "60"]) as theirs:
-        gone = 4_100_000
-        smi.answers(captured.TWO_A100_MIG_COLUMN, f"{A}, {ours.pid}\n{B}, {theirs.pid}\n{B}, {gone}\n")
-        seen = look(tmp_path, smi.program, shell=shell)
-        for each in (ours, theirs):
-            each.kill()
-    assert seen.gpus is not None and not seen.gpus.problem
-    assert [gpu.foreign for gpu in seen.gpus.gpus] == [(), tuple(sorted((theirs.pid, gone)))]
+    base, gone = tmp_path / "my base", 4_100_000
+    base.mkdir()
+    places = ("caaaaaaaaaa-0a1b2c", "caaaaaaaaaa-ffffff", "caaaaaaaaaa", "../elsewhere/caaaaaaaaaa-0a1b2c")
+    marks = [f"{base}/{place}/work/run/_/.1.job;" for place in places]
+    marks[3] = marks[3].replace("my base/../", "")
+    with contextlib.ExitStack() as stack:
+        runs = [subprocess.Popen(["sleep", "60"], env=os.environ | {"MQI_JOB": each}) for each in marks]
+        runs.append(subprocess.Popen(["sleep", "60"]))
+        for each in runs:
+            stack.callback(each.wait)
+            stack.callback(each.kill)
+        others = "".join(f"{B}, {each.pid}\n" for each in runs[1:])
+        smi.answers(captured.TWO_A100_MIG_COLUMN, f"{A}, {runs[0].pid}\n{others}{B}, {gone}\n")
+        seen = look(base, smi.program, shell=shell, owner="0a1b2c")
+        unmarked = look(base, smi.program, shell=shell)  # a state database that is older than the marks
+    assert seen.gpus is not None and unmarked.gpus is not None
+    assert [set(gpu.foreign) for gpu in seen.gpus.gpus] == [set(), {gone, *(each.pid for each in runs[1:])}]
+    assert runs[2].pid not in unmarked.gpus.gpus[1].foreign and runs[0].pid in unmarked.gpus.gpus[0].foreign
 
 
 def test_a_base_dir_that_is_not_there_yet_tells_the_space_above_it(tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def test_a_look_that_is_broken_off_takes_its_query_along(tmp_path: Path, smi: Fa
     script = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=heard)
     eventually(lambda: len(smi.left_running()) == 2)
     script.send_signal(number)
-    assert script.wait(timeout=10) == 1
+    assert script.wait(timeout=30) == 1
     eventually(lambda: smi.left_running() == [])
     assert list(tmp_path.glob("mqi-look.*")) == []
 
@@ -172,8 +184,8 @@ def test_what_a_killed_look_left_behind_goes_after_an_hour(tmp_path: Path, smi: 
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, and fail when it does not within ten seconds."""
-    until = time.monotonic() + 10
+    """Wait until a condition holds, and fail when it does not within half a minute."""
+    until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until, "it did not come true"
         time.sleep(0.02)

@@ -65,6 +65,14 @@ def test_one_look_brings_the_ends_of_the_logs_that_are_wanted(far_side: FarSide)
     )
 
 
+def test_a_mark_is_found_though_much_was_written_since(far_side: FarSide) -> None:
+    far_side.submit("echo batch 3 of 9; head -c 9000 /dev/zero | tr '\\0' x; sleep 30")
+    until(lambda: far_side.status().log_bytes > 9000)
+    place = far_side.place()
+    seen = read_survey(far_side.call(survey_call(far_side.far_helper, [place], [place])))[str(place.part), 1]
+    assert read_progress(BATCHES, seen.tail) == Progress(3, 9)
+
+
 class Told(list[Any]):
     """What a stage tells of its progress."""
 

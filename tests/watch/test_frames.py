@@ -360,3 +360,5 @@ def test_a_step_that_fans_out_shows_how_many_of_its_parts_are_done_also_between_
     assert shown() == ("37 %", "4 parts")
     store.parts.update(parts[1].id, state=PartState.FAILED, ended_at=now)
     assert shown() == ("25 %", "4 parts")
+    store.parts.add(step="simulate", part="1", attempt=3, **common)  # done again by hand
+    assert shown() == ("0 %", "4 parts")
