@@ -103,6 +103,7 @@ _FACE = {
     "Column": "cli.output",
     "show": "cli.output",
     "say": "cli.output",
+    "complain": "cli.output",
 }
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
     from mqi_cli.check import Verdict as Verdict
     from mqi_cli.cli.operator import Operator as Operator
     from mqi_cli.cli.output import Column as Column
+    from mqi_cli.cli.output import complain as complain
     from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
     from mqi_cli.clock import Clock as Clock

@@ -71,7 +71,7 @@ def exec_logs(
 ) -> None:
     """Print what a run has written. Control characters are shown, not obeyed."""
     from mqi_cli import Operator
-    from mqi_ssh_exec.watching import print_log
+    from mqi_ssh_exec.log_view import print_log
 
     print_log(Operator.open(), case, step=step, part=part, attempt=attempt, lines=lines, follow=follow)
 

@@ -1,28 +1,25 @@
-"""What `mqi exec` does: show a run, print and follow its log, end it. It looks at the host; it changes no case."""
+"""What `mqi exec` does: show a run, end it. It looks at the host; it changes no case."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageError, say, show
 from mqi_ssh_exec.doubt import is_silent
-from mqi_ssh_exec.job import FORCE_AFTER, Job, LogPiece
+from mqi_ssh_exec.job import FORCE_AFTER, Job
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
-from mqi_ssh_exec.log_lines import LineReader
 from mqi_ssh_exec.options import RunOptions
 from mqi_ssh_exec.plan import part_of
 from mqi_ssh_exec.progress import look_for_progress
 from mqi_ssh_exec.run import grace_of, job_of
 from mqi_ssh_exec.verdict import span
 
-_CHUNK = 256 * 1024  # bytes of a log that are fetched at once
-_TAIL = 1024 * 1024  # bytes in which the last lines are looked for
 _KILL_PATIENCE = 30  # seconds after the end by force until we say what survives it
 _QUEUE_PATIENCE = 60  # the same for a queue, which itself waits for 30 (`KillWait`)
 _OUT_OF_SIGHT = frozenset({JobState.UNKNOWN, JobState.ENDED, JobState.ABSENT})
-_NOTHING = frozenset({JobState.NONE, JobState.CLAIMED})
+NOT_BEGUN = frozenset({JobState.NONE, JobState.CLAIMED})
 _COLUMNS = (
     Column("step", "step"),
     Column("attempt", "attempt", "right"),
@@ -115,68 +112,6 @@ def _say_state(status: JobStatus) -> str:
     return {JobState.NONE: "not begun", JobState.CLAIMED: "not begun"}.get(status.state, str(status.state))
 
 
-def print_log(
-    operator: Operator,
-    case: str,
-    *,
-    step: str,
-    part: str,
-    attempt: int | None,
-    lines: int,
-    follow: bool,
-    pause: Callable[[float], None] = time.sleep,
-) -> None:
-    """Print the last lines of a run's log, and with `follow` what is added until the run is over."""
-    ctx, job = look_at(operator, case, step=step, part=part, attempt=attempt)
-    status = job.status()
-    if status.state in _NOTHING:
-        raise CaseError(
-            f"the run of step {ctx.step} has not begun: there is no log yet", hint=f"mqi case why {ctx.layout.key}"
-        )
-    start = max(0, status.log_bytes - _TAIL) if lines else 0
-    reader = LineReader()
-    texts = [text for piece in _read(job, start, status.log_bytes) for text in _lines(reader, piece)]
-    if not follow:
-        texts += reader.end()
-    for text in texts[-lines:] if lines else texts:
-        say(text)
-    if follow:
-        _follow(job, reader, status, pause)
-
-
-def _lines(reader: LineReader, piece: tuple[int, LogPiece]) -> Iterator[str]:
-    left_out, part = piece
-    if left_out:
-        yield from reader.end()
-        yield f"[… {left_out} bytes left out …]"
-    yield from reader.feed(part.data)
-
-
-def _read(job: Job, start: int, end: int) -> Iterator[tuple[int, LogPiece]]:
-    """Read the log from byte `start` to `end`, piece by piece, each with the number of bytes missing before it."""
-    while start < end:
-        piece = job.log(start, size=min(_CHUNK, end - start))
-        if not piece.data:
-            return
-        yield piece.start - start, piece
-        start = piece.start + len(piece.data)
-
-
-def _follow(job: Job, reader: LineReader, status: JobStatus, pause: Callable[[float], None]) -> None:
-    position = status.log_bytes
-    while True:
-        for piece in _read(job, position, status.log_bytes):
-            for text in _lines(reader, piece):
-                say(text)
-        position = max(position, status.log_bytes)
-        if status.state in OVER:
-            break
-        pause(1.0)
-        status = job.status(wait=1)
-    for text in reader.end():
-        say(text)
-
-
 def kill(
     operator: Operator,
     case: str,
@@ -215,7 +150,7 @@ def _living(newest: Job) -> list[tuple[Job, JobStatus]]:
     for attempt in range(newest.place.attempt, 0, -1):
         job = newest.of_attempt(attempt)
         status = job.status()
-        if status.state not in OVER and status.state not in _NOTHING:
+        if status.state not in OVER and status.state not in NOT_BEGUN:
             living.append((job, status))
     return living
 

@@ -27,6 +27,7 @@ from mqi_ssh_exec import doubt, quick
 from mqi_ssh_exec.direct import Direct
 from mqi_ssh_exec.helper import install
 from mqi_ssh_exec.job_status import JobState
+from mqi_ssh_exec.log_view import LogView
 from mqi_ssh_exec.run import make_order
 from mqi_ssh_exec.slurm import Slurm
 from servers.proxy import TcpProxy
@@ -294,4 +295,34 @@ def test_a_connection_that_is_cut_anywhere_in_a_submission_starts_it_once(
         assert lines_of(bench.ledger) == ["start"]
         bench.drive(first)
         bench.drive(whole)
+        bench.host.close()
+
+
+def test_a_log_that_is_followed_goes_on_where_it_stood_once_the_line_is_back(
+    tmp_path: Path, sshd: OpenSSHServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        place = Place(tmp_path, Direct(), tmp_path, {})
+        bench = place.bench(sshd, port=proxy.port, connect_timeout="2s")
+        ctx = begun(bench, f"for i in 1 2 3; do echo line $i; until [ -e {tmp_path}/go$i ]; do sleep 0.1; done; done")
+        job = bench.job(ctx)
+        turns = iter(range(1000))
+
+        def pause(_: float) -> None:
+            turn = next(turns)
+            if turn == 1:
+                (tmp_path / "go1").touch()
+            if turn == 2:
+                proxy.refuse()
+                proxy.reset()
+            if turn == 5:
+                (tmp_path / "go2").touch()
+                (tmp_path / "go3").touch()
+                proxy.heal()
+
+        view = LogView(job)
+        view.follow(job.status(), pause)
+        out, err = capsys.readouterr()
+        assert out.splitlines() == ["line 1", "line 2", "line 3"]
+        assert "the log is read on from here once it answers" in err and len(err.splitlines()) <= 2
         bench.host.close()
