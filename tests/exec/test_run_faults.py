@@ -315,7 +315,7 @@ def test_a_log_that_is_followed_goes_on_where_it_stood_once_the_line_is_back(
             if turn == 2:
                 proxy.refuse()
                 proxy.reset()
-            if turn == 5:
+            if turn == 3:
                 (tmp_path / "go2").touch()
                 (tmp_path / "go3").touch()
                 proxy.heal()
