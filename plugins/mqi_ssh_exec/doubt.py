@@ -1,4 +1,4 @@
-"""What is remembered of a run over turns: since when it is in doubt, in its queue, or without a sign. Times are the host's."""
+"""What is remembered of a run over turns: since when it is in doubt, in its queue, or without a sign. Times are the host's, since its boot."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def named(ctx: StageContext) -> str:
 
 
 def since(ctx: StageContext, what: str, status: JobStatus, *, fact: str = "since") -> float:
-    """Return for how many seconds this has been so, by the host's clock; remember the first time.
+    """Return for how many seconds this has been so, by the host's clock since its boot; remember the first time.
 
-    What shares a `fact` begins anew when another of them was so in between.
+    What shares a `fact` begins anew when another of them was so in between, and everything when the host was restarted.
     """
     key = f"{what}:{status.attempt}"
     known = ctx.facts.get(fact) or []
-    if not (isinstance(known, list) and len(known) == 2 and known[0] == key):
-        known = [key, status.now]
+    if not (isinstance(known, list) and len(known) == 2 and known[0] == key and known[1] <= status.clock):
+        known = [key, status.clock]
         ctx.remember(**{fact: known})
-    return max(0.0, status.now - float(known[1]))
+    return status.clock - float(known[1])
 
 
 def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
@@ -71,12 +71,12 @@ def stalled(ctx: StageContext, status: JobStatus) -> bool:
         return True
     limit: float = ctx.options.stall_limit
     known = ctx.facts.get("grown") or []
-    if not (isinstance(known, list) and len(known) == 3 and known[0] == status.attempt):
-        ctx.remember(grown=[status.attempt, status.log_bytes, status.now])
+    if not (isinstance(known, list) and len(known) == 3 and known[0] == status.attempt and known[2] <= status.clock):
+        ctx.remember(grown=[status.attempt, status.log_bytes, status.clock])
         return False
     _, size, at = known
     if status.log_bytes != size:
-        if status.now - at > limit / 10:  # not at each line: what is remembered is written to the disk
-            ctx.remember(grown=[status.attempt, status.log_bytes, status.now])
+        if status.clock - at > limit / 10:  # not at each line: what is remembered is written to the disk
+            ctx.remember(grown=[status.attempt, status.log_bytes, status.clock])
         return False
-    return bool(status.now - at > limit)
+    return bool(status.clock - at > limit)

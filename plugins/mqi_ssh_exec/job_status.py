@@ -32,7 +32,8 @@ OVER = frozenset({JobState.LOST, JobState.FINISHED})  # proven: nothing of it ru
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One look at a run. Times are the host's own wall clock, so that clocks may differ. Memory in bytes.
+    """One look at a run. Times are the host's own wall clock, so that clocks may differ; spans are not told by it where
+    they can be told otherwise, so that it may jump. Memory in bytes.
 
     `reason` tells how a finished run ended: `exit` by itself, `time` at its limit, `terminated` by a signal to its
     runner, what `kill` was given, or what kept it from starting.
@@ -42,7 +43,9 @@ class JobStatus:
     attempt: int = 0
     busy: bool = False  # not this attempt but an earlier one, `attempt`, which stands in the way
     now: float = 0.0
+    clock: float = 0.0  # seconds of the host since its boot: what is waited for is counted in these
     started: float | None = None
+    ran: float | None = None  # seconds that it has run, where that is known without the wall clock
     ended: float | None = None
     pid: int | None = None
     node: str = ""
@@ -72,7 +75,14 @@ class JobStatus:
         """How long it has run, or ran."""
         if self.started is None:
             return 0.0
+        if self.ended is None and self.ran is not None:
+            return self.ran
         return max(0.0, (self.ended if self.ended is not None else self.now) - self.started)
+
+    def later(self, seconds: float) -> JobStatus:
+        """Return what this look says so many seconds after it."""
+        ran = None if self.ran is None else self.ran + seconds
+        return replace(self, now=self.now + seconds, clock=self.clock + seconds, ran=ran)
 
 
 def read_report(text: str) -> JobStatus:
@@ -93,6 +103,8 @@ def read_report(text: str) -> JobStatus:
         attempt=_whole(values, "attempt") or 0,
         busy="busy" in values,
         now=float(_whole(values, "now") or 0),
+        clock=float(_whole(values, "clock") or 0),
+        ran=_whole(values, "ran"),
         started=_whole(values, "started"),
         ended=_whole(values, "ended"),
         pid=_whole(values, "pid"),

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mqi_cli import Completed, Host, Queued, Scheduler
 from mqi_ssh_exec.asking import ask, make, nonsense
@@ -75,7 +75,7 @@ class Lookout:
             if status.state in OVER:
                 del self._runs[place]
             age = max(0.0, self._elapsed() - watched.looked_at)
-        return replace(status, now=status.now + int(age))
+        return status.later(int(age))
 
     def forget(self, place: Place) -> None:
         """Take no old word for a run that was just acted upon."""

@@ -11,7 +11,7 @@ import pytest
 from exec.turns import Bench
 from mqi_cli import CaseError, QueueState, Wait
 from mqi_ssh_exec import watching
-from mqi_ssh_exec.doubt import ABSENT_FOR, SETTLE_FOR, doubt, since
+from mqi_ssh_exec.doubt import ABSENT_FOR, SETTLE_FOR, doubt, since, stalled
 from mqi_ssh_exec.job_status import JobState, JobStatus
 from mqi_ssh_exec.queue_view import ENDS
 
@@ -49,24 +49,24 @@ def ctx(local_bench: Bench) -> Any:
 def test_no_word_of_a_queue_proves_the_end_of_a_run_on_a_machine_that_is_silent(ctx: Any, word: QueueState) -> None:
     run: Any = Run(replace(BEGUN, reason=ENDS[word]), answers=False)
     for now in (0.0, SETTLE_FOR, 100 * SETTLE_FOR):
-        waits = doubt(ctx, run, replace(run.status, now=now))
+        waits = doubt(ctx, run, replace(run.status, clock=now))
         assert isinstance(waits, Wait) and "node1 does not answer: unknown" in waits.note
     run.answers = True  # it writes its end down now, if it can
     answered = 100 * SETTLE_FOR
-    assert doubt(ctx, run, replace(run.status, now=answered)) and not run.settled
-    assert doubt(ctx, run, replace(run.status, now=answered + SETTLE_FOR - 1)) and not run.settled
-    assert doubt(ctx, run, replace(run.status, now=answered + SETTLE_FOR)) is None
+    assert doubt(ctx, run, replace(run.status, clock=answered)) and not run.settled
+    assert doubt(ctx, run, replace(run.status, clock=answered + SETTLE_FOR - 1)) and not run.settled
+    assert doubt(ctx, run, replace(run.status, clock=answered + SETTLE_FOR)) is None
     assert run.settled == ENDS[word]
 
 
 def test_where_a_queue_can_not_tell_how_a_machine_is_its_word_is_taken_but_not_that_it_failed(ctx: Any) -> None:
     run: Any = Run(replace(BEGUN, reason="timeout"), answers=None)
     doubt(ctx, run, run.status)
-    assert doubt(ctx, run, replace(run.status, now=SETTLE_FOR)) is None
+    assert doubt(ctx, run, replace(run.status, clock=SETTLE_FOR)) is None
     for status in (replace(BEGUN, reason="node"), replace(BEGUN, state=JobState.ABSENT)):
         run = Run(status, answers=None)
         for now in (0.0, 10 * ABSENT_FOR):
-            assert "unknown" in (doubt(ctx, run, replace(status, now=now)) or Wait(0, "")).note
+            assert "unknown" in (doubt(ctx, run, replace(status, clock=now)) or Wait(0, "")).note
 
 
 def test_one_that_never_began_needs_no_machine_to_be_over(ctx: Any) -> None:
@@ -76,11 +76,11 @@ def test_one_that_never_began_needs_no_machine_to_be_over(ctx: Any) -> None:
 
 
 def test_a_moment_in_which_the_queue_does_not_know_a_run_does_not_begin_its_queue_limit_anew(ctx: Any) -> None:
-    waiting = JobStatus(JobState.QUEUED, 1, sent="14", now=100.0)
+    waiting = JobStatus(JobState.QUEUED, 1, sent="14", clock=100.0)
     assert since(ctx, "queued", waiting, fact="queued_since") == 0.0
-    run: Any = Run(replace(waiting, state=JobState.ABSENT, now=150.0), answers=None)
+    run: Any = Run(replace(waiting, state=JobState.ABSENT, clock=150.0), answers=None)
     assert doubt(ctx, run, run.status)
-    assert since(ctx, "queued", replace(waiting, now=200.0), fact="queued_since") == 100.0
+    assert since(ctx, "queued", replace(waiting, clock=200.0), fact="queued_since") == 100.0
 
 
 def end(ctx: Any, run: Any) -> str:
@@ -112,4 +112,19 @@ def test_nobody_is_told_that_a_run_has_ended_whose_machine_is_silent(ctx: Any, c
 def test_each_attempt_is_waited_for_by_itself(ctx: Any) -> None:
     run: Any = Run(replace(BEGUN, reason="timeout"), answers=True)
     doubt(ctx, run, run.status)
-    assert doubt(ctx, run, replace(run.status, attempt=2, now=SETTLE_FOR)), "the first one's wait counts for the second"
+    assert doubt(ctx, run, replace(run.status, attempt=2, clock=SETTLE_FOR)), (
+        "the first one's wait counts for the second"
+    )
+
+
+def test_a_wall_clock_that_jumps_ends_no_run_and_no_wait(ctx: Any) -> None:
+    running = JobStatus(JobState.RUNNING, 1, now=1000.0, clock=50.0, started=990.0, ran=10.0)
+    jumped = replace(running.later(5), now=1000.0 + 86400)
+    assert (jumped.seconds, jumped.clock) == (15.0, 55.0)
+    assert since(ctx, "absent", running) == 0.0
+    assert since(ctx, "absent", jumped) == 5.0
+    ctx.options = ctx.options.model_copy(update={"stall_limit": 60.0})
+    assert not stalled(ctx, running) and not stalled(ctx, jumped)
+    assert stalled(ctx, replace(running, clock=120.0))
+    assert not stalled(ctx, replace(running, clock=3.0)), "the host was restarted: what was before counts no more"
+    assert since(ctx, "absent", replace(running, clock=3.0)) == 0.0

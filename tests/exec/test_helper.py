@@ -255,6 +255,20 @@ def test_a_log_is_read_while_it_is_written(far_side: FarSide) -> None:
     assert far_side.ask("log", "3", "100") == "from=3\n\n"
 
 
+def test_how_long_a_run_has_run_is_counted_without_the_wall_clock(far_side: FarSide) -> None:
+    far_side.submit("sleep 60")
+    until(lambda: far_side.status().ran, what="a second has passed")
+    record = far_side.place().records / "started"
+    text = Path(record).read_text()
+    began = next(int(line.removeprefix("at=")) for line in text.splitlines() if line.startswith("at="))
+    Path(record).write_text(
+        text.replace(f"at={began}", f"at={began - 86400}")
+    )  # as it stands when the clock has jumped
+    status = far_side.status()
+    assert status.now - (status.started or 0) > 86000 and status.seconds < 3600
+    assert status.clock <= float(Path("/proc/uptime").read_text().split()[0])
+
+
 def test_outputs_are_counted_whatever_their_names(far_side: FarSide) -> None:
     far_side.submit("exit 0", wait=5)
     work = far_side.work()

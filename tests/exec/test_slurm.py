@@ -350,7 +350,7 @@ def test_a_cancel_that_races_with_the_end_has_one_outcome(queue: Bench) -> None:
         queue.drive(ctx, cancel=True)
         status = queue.job(ctx).status()
         assert status.state in OVER and status.reason in ("exit", "cancelled")
-        assert replace(queue.job(ctx).status(), now=status.now) == status
+        assert replace(queue.job(ctx).status(), now=status.now, clock=status.clock) == status
 
 
 @pytest.mark.soak  # Slurm looks at its time limits once in half a minute
