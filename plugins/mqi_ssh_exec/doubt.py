@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mqi_cli import StageContext, Wait
 from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import JobState, JobStatus
@@ -32,6 +34,7 @@ def since(ctx: StageContext, what: str, status: JobStatus, *, fact: str = "since
 
 def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
     """Wait while a run's end may yet show; then write its queue's word down. None once that is done."""
+    status = _as_it_was_called(ctx, status)
     begun = status.started is not None
     queue = f"the queue of {ctx.host.name}"
     silent = begun and is_silent(job, status)
@@ -51,6 +54,17 @@ def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
         return Wait(LOOK_AGAIN * 2, f"{queue} does not know the run: unknown, for up to {ABSENT_FOR / 60:.0f} min")
     job.settle("vanished")
     return None
+
+
+def _as_it_was_called(ctx: StageContext, status: JobStatus) -> JobStatus:
+    """Keep what a queue called the end of a run: it forgets that within minutes, and the proof may take longer."""
+    if status.state is JobState.ENDED:
+        called = [status.attempt, status.reason, status.word]
+        if ctx.facts.get("called") != called:
+            ctx.remember(called=called)
+        return status
+    attempt, reason, word = ctx.facts.get("called") or (0, "", "")
+    return replace(status, state=JobState.ENDED, reason=reason, word=word) if attempt == status.attempt else status
 
 
 def is_silent(job: Job, status: JobStatus) -> bool:

@@ -59,6 +59,17 @@ def test_no_word_of_a_queue_proves_the_end_of_a_run_on_a_machine_that_is_silent(
     assert run.settled == ENDS[word]
 
 
+def test_what_a_queue_called_the_end_of_a_run_outlives_that_it_forgets_it(ctx: Any) -> None:
+    run: Any = Run(replace(BEGUN, reason="dequeued"), answers=False)
+    assert doubt(ctx, run, run.status)
+    forgotten = replace(run.status, state=JobState.ABSENT, reason="", word="", clock=30.0)
+    assert "says GONE of the run" in (doubt(ctx, run, forgotten) or Wait(0, "")).note
+    run.answers = True
+    assert doubt(ctx, run, replace(forgotten, clock=40.0))
+    assert doubt(ctx, run, replace(forgotten, clock=40.0 + SETTLE_FOR)) is None
+    assert run.settled == "dequeued"
+
+
 def test_where_a_queue_can_not_tell_how_a_machine_is_its_word_is_taken_but_not_that_it_failed(ctx: Any) -> None:
     run: Any = Run(replace(BEGUN, reason="timeout"), answers=None)
     doubt(ctx, run, run.status)
