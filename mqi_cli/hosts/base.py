@@ -112,8 +112,11 @@ class Process(Protocol):
     def wait(self, timeout: float) -> Completed:
         """Wait for its end. `stdout` holds nothing that was read through the stream; `stderr` is the last 64 KiB."""
 
+    def abort(self) -> None:
+        """Break it off, from any thread: whoever reads or writes its streams fails at once. `close` is still due."""
+
     def close(self) -> None:
-        """End the channel; what still runs on the far side gets a hang-up."""
+        """End the channel; what still runs on the far side gets a hang-up, what was not flushed is dropped."""
 
 
 class Files(Protocol):

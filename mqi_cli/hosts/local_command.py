@@ -163,6 +163,7 @@ class LocalProcess:
         self._name = name
         self._child = child
         self._limit = limit
+        self._aborted = False
         self._raw = Incoming(self._receive)
         self._reader = io.BufferedReader(self._raw, _CHUNK)
         self._writer = io.BufferedWriter(Outgoing(self._send, to_child.close), _CHUNK)
@@ -186,8 +187,16 @@ class LocalProcess:
             raise _late(self._name, deadline) from None
         return Completed(code, kept, self._errors.finish(deadline.remaining()))
 
+    def abort(self) -> None:
+        """Break it off, from any thread."""
+        self._aborted = True
+        if self._child.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the program if it still runs, with a hang-up as at the end of an SSH channel."""
+        self._aborted = True  # flushing could wait for a program that reads nothing any more
         with contextlib.suppress(HostFault):
             self._writer.close()
         if self._child.poll() is None:
@@ -204,6 +213,8 @@ class LocalProcess:
         return os.read(self._output.fileno(), size)
 
     def _send(self, data: memoryview) -> int:
+        if self._aborted:
+            raise HostFault(f"host {self._name}: the program was broken off", host=self._name)
         try:
             return os.write(self._input.fileno(), data)
         except OSError as error:

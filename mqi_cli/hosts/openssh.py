@@ -189,6 +189,10 @@ class Client:
         with contextlib.suppress(OSError):
             self._in.close()
 
+    def kill(self) -> None:
+        """End the client at once, from any thread. Its pipes stay open here: another thread may be at work on them."""
+        self._child.kill()
+
     @property
     def ended(self) -> bool:
         """Whether the client has ended."""
@@ -238,6 +242,7 @@ class ClientProcess:
         self._client = client
         self._limit = limit
         self._splices = hasattr(os, "splice")
+        self._aborted = False
         self._raw = Incoming(self._receive, receive_into=self._receive_into)
         self._reader = io.BufferedReader(self._raw, _CHUNK)
         self._writer = io.BufferedWriter(Outgoing(self._send, client.end_input), _CHUNK)
@@ -296,8 +301,14 @@ class ClientProcess:
             raise self._lost()
         return Completed(code, kept, self._client.error_text())
 
+    def abort(self) -> None:
+        """Break it off, from any thread."""
+        self._aborted = True
+        self._client.kill()
+
     def close(self) -> None:
         """End the channel."""
+        self._aborted = True  # flushing could wait for a far side that takes nothing any more
         with contextlib.suppress(HostError, OSError, ValueError):
             self._writer.close()
         self._client.close()
@@ -332,6 +343,8 @@ class ClientProcess:
         return count
 
     def _send(self, data: memoryview) -> int:
+        if self._aborted:
+            raise HostFault(f"host {self._client.name}: the program was broken off", host=self._client.name)
         try:
             return self._client.send(data)
         except OSError as error:

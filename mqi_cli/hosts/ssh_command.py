@@ -142,6 +142,7 @@ class SshProcess:
         self._connection = connection
         self._channel = channel
         self._limit = limit
+        self._aborted = False
         channel.set_timeout(None)  # bulk data may pause; a dead peer is noticed by the connection's watch
         self._raw = Incoming(self._receive)
         self._reader = io.BufferedReader(self._raw, _RECEIVE)
@@ -164,8 +165,15 @@ class SshProcess:
             raise _late(self._connection, deadline)
         return Completed(_exit_code(self._connection, self._channel), kept, self._errors.finish(deadline.remaining()))
 
+    def abort(self) -> None:
+        """Break it off, from any thread."""
+        self._aborted = True
+        self._channel.hang_up()
+        self._channel.close()
+
     def close(self) -> None:
         """End the channel."""
+        self._aborted = True  # flushing could wait for a far side that takes nothing any more
         with contextlib.suppress(HostFault, HostUnreachable):
             self._writer.close()
         if not self._channel.wait_exit(0):
@@ -201,6 +209,8 @@ class SshProcess:
         return data
 
     def _send(self, data: memoryview) -> int:
+        if self._aborted:
+            raise HostFault(f"host {self._connection.name}: the program was broken off", host=self._connection.name)
         try:
             with translated(self._connection):
                 sent = self._channel.send(bytes(data[:_SEND]))

@@ -196,7 +196,7 @@ class FarSide:
                     self._meter.alive()
             except Exception as error:  # noqa: BLE001  raised in the thread whose turn it is
                 self._reason = error
-                self.process.close()
+                self.process.abort()  # its streams are another thread's, who may wait in one and hold it
                 return
 
     def failure(self) -> HostFault | HostFull:

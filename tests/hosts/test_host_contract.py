@@ -6,13 +6,14 @@ import hashlib
 import io
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli.errors import HostFault, HostUnreachable
+from mqi_cli.errors import HostError, HostFault, HostUnreachable
 from mqi_cli.hosts.base import Copying, Files, Host
 from mqi_cli.hosts.ssh import SshHost
 
@@ -157,8 +158,6 @@ def test_bulk_data_streams_through_a_program(host: Host) -> None:
     data = os.urandom(5_000_000)
     with host.start(["gzip", "-1", "-c"]) as process:
         # one after the other works because random bytes do not shrink below what pipes and windows hold back
-        import threading
-
         def feed() -> None:
             process.stdin.write(data)
             process.stdin.close()
@@ -224,6 +223,34 @@ def test_writing_to_a_program_that_has_ended_is_an_error(host: Host) -> None:
         while True:
             process.stdin.write(b"x" * 100_000)
             process.stdin.flush()
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_a_program_that_reads_nothing_is_broken_off_from_another_thread(
+    host: Host, tmp_path: Path, bulk: bool, in_pieces: bool
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    ends: list[object] = []
+    stuck = threading.Event()
+
+    def write() -> None:
+        try:
+            with host.start(["sleep", "20"], bulk=bulk) as process, (tmp_path / "file").open("rb", buffering=0) as file:
+                threading.Timer(1.0, lambda: (stuck.set(), process.abort())).start()
+                while True:
+                    file.seek(0)
+                    process.stdin.write(bytes(8000)) if in_pieces else process.pass_on(file, 1 << 20)
+        except HostError as error:
+            ends.append((error, stuck.is_set()))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(15)
+
+    assert not writer.is_alive()
+    ((_, was_stuck),) = ends
+    assert was_stuck, "it was not the abort that ended it"
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

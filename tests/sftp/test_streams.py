@@ -7,12 +7,13 @@ import os
 import random
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, build_manifest
+from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, Wait, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
@@ -20,7 +21,17 @@ from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
 from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
-from sftp.bench import ODD_NAMES, Bench, DamagesWhatArrived, FilesThrough, HostThrough, contents, fill, sample_case
+from sftp.bench import (
+    ODD_NAMES,
+    UPLOAD,
+    Bench,
+    DamagesWhatArrived,
+    FilesThrough,
+    HostThrough,
+    contents,
+    fill,
+    sample_case,
+)
 
 LARGE = {"deep/large.raw": random.Random(3).randbytes(6 << 20)}
 
@@ -270,6 +281,56 @@ def test_a_host_with_a_passphrase_or_without_the_client_streams_over_its_own_con
 
     assert contents(bench.input) == contents(bench.source)
     assert contents(bench.destination) == contents(bench.outputs)
+
+
+class Stalled:
+    """An upload in a thread of its own, to a far side that takes nothing any more."""
+
+    def __init__(self, bench: Bench, *, asked_to_stop: bool) -> None:
+        self._asked_to_stop = asked_to_stop
+        self.end: object = None
+        self._bench = bench
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        def takes_nothing(program: str) -> str:
+            assert "\ntar -x " in program
+            return program.replace("\ntar -x ", "\nsleep 20; : ")
+
+        ctx = self._bench.context("upload", host=HostThrough(self._bench.host, far=takes_nothing))
+        # one number told three times: it is the watching thread that tells, while the other one waits in a write
+        ctx.stop = lambda: self._asked_to_stop and len(ctx.told) > 3 and 0 < ctx.told[-3] == ctx.told[-1]
+        try:
+            self.end = UPLOAD.run(self._bench.case(), ctx)
+        except Exception as error:
+            self.end = error
+
+    def wait(self) -> object:
+        self._thread.join(15)
+        assert not self._thread.is_alive(), "it hangs"
+        return self.end
+
+
+@pytest.mark.parametrize("client", ["the system's", "our own"])
+@pytest.mark.parametrize("asked_to_stop", [False, True])
+def test_a_far_side_that_stalls_while_small_files_go_up_ends_in_time(
+    tmp_path: Path, make_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch, client: str, asked_to_stop: bool
+) -> None:
+    if client == "our own":
+        monkeypatch.setattr("mqi_cli.hosts.openssh.shutil.which", lambda name: None)
+    monkeypatch.setattr("mqi_sftp.far_side._SIGN_EVERY", 0.5)
+    bench = Bench(tmp_path, make_host("ssh"))
+    fill(bench.source, {f"{number:04d}": bytes([number % 256]) * 8000 for number in range(1500)})
+    bench.section = SftpSection(verify_timeout="60s" if asked_to_stop else "1s")
+
+    end = Stalled(bench, asked_to_stop=asked_to_stop).wait()
+
+    if asked_to_stop:
+        assert isinstance(end, Wait)
+    else:
+        assert isinstance(end, HostFault)
+        assert "says nothing any more" in str(end)
 
 
 # ---- hostile listings
