@@ -47,57 +47,80 @@ say 'mqi-far 1'
 agree "$4"
 mkdir -p "$root" && cd "$root" || { say 'failed mkdir'; exit 0; }
 say "hash $hash"
-say "space $(stat -f -c '%a %S %c %d' .)"
-mine=.incoming-$fence; notes=.receiving-$fence
-base=; based=-1; baset=-1; old=
-for each in .incoming-*-* .taken-*-* .receiving-*-* .beginning-*-* .replaced-*-*; do
-    [ -e "$each" ] || continue
-    pair=${each#.*-}; a=${pair%%-*}; t=${pair#*-}
-    case $a$t in *[!0-9]*|'') continue;; esac
-    if [ "$a" -gt "$attempt" ] || { [ "$a" -eq "$attempt" ] && [ "$t" -gt "$turn" ]; }; then
-        case $each in .incoming-*) say stale; exit 0;; esac
-        continue
+room() { say "space $(stat -f -c '%a %S %c %d' .)"; }
+mine=.incoming-$fence; notes=.receiving-$fence; taken=.taken-$fence
+look() { # for what turns left, up to this one
+    old=
+    for each in .incoming-*-* .taken-*-* .receiving-*-* .beginning-*-* .replaced-*-*; do
+        [ -e "$each" ] || continue
+        pair=${each#.*-}; a=${pair%%-*}; t=${pair#*-}
+        case $a$t in *[!0-9]*|'') continue;; esac
+        if [ "$a" -gt "$attempt" ] || { [ "$a" -eq "$attempt" ] && [ "$t" -gt "$turn" ]; }; then
+            case $each in .incoming-*) say stale; exit 0;; esac
+            continue
+        fi
+        old="$old $each"
+    done
+}
+add() { # what $1 holds and $2 lacks, then $1 is gone
+    cp -aln "$1/." "$2/" 2>/dev/null || cp -an --reflink=auto "$1/." "$2/" 2>/dev/null
+    rm -rf -- "$1"
+}
+take() { # all that turns left becomes one directory, and every path that an earlier owner knows leads nowhere
+    look; brought=
+    for each in $old; do
+        case $each in .incoming-*|.taken-*) brought="$brought $each"; continue;; esac
+        read -r pid 2>/dev/null < "$each/pid" && grep -qs mqi-receive "/proc/$pid/cmdline" && kill -9 "-$pid" 2>/dev/null
+        rm -rf -- "$each"
+    done
+    # The newest first, and what a turn brought before what it took over: no file of that is shorter.
+    set -- $(printf '%s\n' $brought | sort -t - -k 2,2nr -k 3,3nr -k 1,1)
+    [ $# -gt 0 ] || return
+    if [ "$1" != "$taken" ]; then
+        [ ! -d "$taken" ] || add "$taken" "$1"
+        mv -T "$1" "$taken" || { say 'failed mv'; exit 0; }
     fi
-    old="$old $each"
-    case $each in .incoming-*|.taken-*)
-        if [ "$a" -gt "$based" ] || { [ "$a" -eq "$based" ] && [ "$t" -ge "$baset" ]; }; then
-            base=$each; based=$a; baset=$t
-        fi;;
-    esac
-done
+    shift
+    for each; do [ "$each" = "$taken" ] || add "$each" "$taken"; done
+}
+look; told=
 if [ -d input ] && grep -qs "\"fingerprint\": \"$wanted\"" .input.json; then
-    say input; inventory input
-    base=input
-elif [ -n "$base" ]; then
-    case $base in .incoming-*) # from here on every path that an earlier owner knows leads nowhere
-        for each in .receiving-*-*; do
-            read -r pid 2>/dev/null < "$each/pid" && grep -qs mqi-receive "/proc/$pid/cmdline" && kill -9 "-$pid" 2>/dev/null
-        done
-        rm -rf -- .receiving-*-* ".taken-$fence"; mv -T "$base" ".taken-$fence" && base=.taken-$fence;;
-    esac
-    say base; inventory "$base"
-elif [ -d input ]; then
-    base=input; say old; inventory input
+    room; say input; inventory input
+    told=1
+elif [ -n "$old" ] || [ -d input ]; then
+    room; say found
 else
-    say fresh
+    room; say fresh
 fi
 read -r answer || exit 0
 [ "$answer" = good ] && { rm -rf -- $old; exit 0; }
+if [ "$answer" = take ]; then
+    take; room
+    [ -d "$taken" ] && { say taken; inventory "$taken"; }
+    [ -z "$told" ] && [ -d input ] && { say input; inventory input; }
+    say all
+    read -r answer || exit 0
+fi
 [ "$answer" = go ] || exit 0
-mkdir "$mine" "$notes" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
+mkdir "$mine" "$notes" "$notes/kept" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
+from() { case $1 in input) base=input;; *) base=$taken;; esac; }
 while read -r answer size more; do
-    case $answer in keep|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
+    case $answer in keep|kept|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
-    drop) case $base in .taken-*) rm -rf -- "$base";; esac;;
+    drop) rm -rf -- "$taken";;
     # What is there is copied, never taken over as it is: an earlier owner, or a program, may hold it open and write.
+    # It appears whole or not at all: a later turn prefers what is here to what it was copied from.
     keep)
         head -c "$size" > "$notes/keep" || exit 0
-        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "../$mine" < "../$notes/keep" ) ||
+        from "$more"
+        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "../$notes/kept" < "../$notes/keep" ) ||
             { say 'failed cp'; exit 0; };;
+    kept) mv -T "$notes/kept" "$mine" || { say 'failed mv'; exit 0; };;
     begin)
-        mkdir -p "$mine/${path%/*}"
-        head -c "$size" < "$base/$path" > "$mine/$path"
-        say "begun $($hash < "$mine/$path" | cut -c 1-64)";;
+        from "$more"; mkdir -p "$mine/${path%/*}"
+        head -c "$size" < "$base/$path" > "$notes/begun"
+        say "begun $($hash < "$notes/begun" | cut -c 1-64)"
+        mv "$notes/begun" "$mine/$path" || { say 'failed mv'; exit 0; };;
     append) dd bs=1M iflag=fullblock,count_bytes oflag=append conv=notrunc count="$size" of="$mine/$path" status=none ||
         { say 'failed dd'; exit 0; };; # else what follows would be read as commands
     finish) touch -d "@$size" "$mine/$path" && chmod "$more" "$mine/$path";;
@@ -106,7 +129,7 @@ while read -r answer size more; do
     esac
 done
 [ "$answer" = stream ] || exit 0
-case $base in .taken-*) rm -rf -- "$base";; esac
+rm -rf -- "$taken"
 tar -x -o -b 256 -f - || { say "failed tar"; exit 0; }
 [ -e "$notes/.input.json" ] || { say 'failed cut'; exit 0; }
 say proving
@@ -143,7 +166,7 @@ else
 fi
 sync -d . || sync
 say "done $sum"
-rm -rf -- $old ".replaced-$fence" ".taken-$fence" "$notes"
+rm -rf -- $old ".replaced-$fence" "$notes"
 """
 )
 

@@ -60,6 +60,10 @@ class FarSide:
         """Read what the host can, and return the first word of the state that it reports. Raises `Unable`."""
         if self.line() != PROTOCOL:
             raise Unable("it answers otherwise than a shell does")
+        return self.state()
+
+    def state(self) -> str:
+        """Read on to the next word of the state, past what the host says of itself. Raises `Unable`."""
         for line in self.lines():
             word, _, rest = line.partition(b" ")
             if word == b"lacks":

@@ -45,14 +45,18 @@ def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
 
 
 def _there(files: Files, ctx: StageContext) -> tuple[Sequence[Entry], Sequence[Entry]]:
-    """List what an upload goes on from: what an earlier turn left, and the input of an earlier revision."""
+    """List what an upload goes on from: what earlier turns left, and the input of an earlier revision."""
     if files.stat(ctx.layout.root) is None:
         return (), ()
     staging = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn))
-    place = staging.newest()
-    if place is None and not files.copies and _has_programs(ctx) and files.stat(ctx.layout.input):
-        place = ctx.layout.input  # a stream takes equal files from there, whatever the server can
-    return (walk(files, place).entries if place else ()), staging.earlier()
+    if not _has_programs(ctx):
+        place = staging.newest()
+        return (walk(files, place).entries if place else ()), staging.earlier()
+    # a stream goes on from all of it, whatever the server can
+    left: dict[str, Entry] = {}
+    for place in staging.brought():
+        left = {each.path: each for each in walk(files, place).entries} | left
+    return list(left.values()), walk(files, ctx.layout.input).entries if files.stat(ctx.layout.input) else ()
 
 
 def _has_programs(ctx: StageContext) -> bool:

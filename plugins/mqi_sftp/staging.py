@@ -22,7 +22,8 @@ from mqi_sftp.plan import DIRECTORY_MODE, Fence, newest
 from mqi_sftp.tree import walk
 
 _INCOMING = ".incoming-"
-_LEFTOVERS = (_INCOMING, ".beginning-", ".replaced-", ".taken-", ".receiving-")
+_TAKEN = ".taken-"
+_LEFTOVERS = (_INCOMING, _TAKEN, ".beginning-", ".replaced-", ".receiving-")
 _RECORD_LIMIT = 4096
 
 
@@ -65,6 +66,15 @@ class Staging:
         """Return the staging directory that the latest turn left, if any. Changes nothing."""
         staged, _ = self._look()
         return self.layout.root / staged[max(staged)] if staged else None
+
+    def brought(self) -> list[PurePosixPath]:
+        """Return the directories that a stream's later turn goes on from, what it prefers first. Changes nothing."""
+        found = []
+        for name in (each.name for each in self.files.listing(self.layout.root) if each.is_dir):
+            prefix = next((each for each in (_INCOMING, _TAKEN) if name.startswith(each)), "")
+            if prefix and (fence := Fence.parse(name[len(prefix) :])):
+                found.append((fence, prefix == _INCOMING, name))
+        return [self.layout.root / name for _, _, name in sorted(found, reverse=True)]
 
     def earlier(self, *, alive: Callable[[], None] | None = None) -> list[Entry]:
         """List the input of an earlier revision, where the host can copy from it."""

@@ -1,13 +1,14 @@
 """The upload by one stream: the far side lists what it has, takes the rest as one tar stream, proves and publishes it.
 
     here                                        there (`far_program.RECEIVE`)
-    one command                            ->   what it can, its free space, what earlier turns left, hashed
+    one command                            ->   what it can, its free space, whether anything is there
+    where something is: `take`             ->   what earlier turns left and what the input holds, hashed
     keep, begin, append; then the stream   ->   `.incoming-<fence>/`, and `.receiving-<fence>/` for the notes
     the last member: a note                ->   hashes what lies on its disk, makes the fingerprint of it, compares it
                                                 with the accepted one; flushes, renames
                                            <-   `done` and that fingerprint, compared once more here
 
-One connection, one command and four round trips, whatever the number of files. What is proven is that the far side holds
+One connection, one command and four or five round trips, whatever the number of files. What is proven is that the far side holds
 what was accepted: so the bytes are not hashed here once more while they go out, only where the two differ, to tell why.
 The note comes last, so a stream that broke off can't be taken for whole.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO
@@ -53,10 +54,14 @@ from mqi_sftp.source import (
 from mqi_sftp.tree import Tree
 
 BULK = 4 << 20  # bytes from which on a connection of its own pays
+TAKEN, INPUT = "taken", "input"  # the places that files are copied from: what earlier turns left, an earlier revision
 _NOTE_MODE = 0o640
 _AT_ONCE = 12 << 20  # bytes that the far side hashes in one of several programs at once: worth its start
 _MOST_AT_ONCE = 1000
 _LAST_WORDS = 10.0  # seconds
+
+
+Place = tuple[Tree, dict[str, str]]  # what a directory holds, and the hash of each file
 
 
 class Differs(Exception):
@@ -65,10 +70,10 @@ class Differs(Exception):
 
 @dataclass(frozen=True)
 class Share:
-    """Which files the far side has already, and how much of others it may have."""
+    """Which files the far side has already, and how much of others it may have, and where."""
 
-    whole: frozenset[str]
-    begun: tuple[tuple[Entry, int], ...]
+    whole: Mapping[str, str]  # each with the place that it is copied from
+    begun: tuple[tuple[Entry, int, str], ...]
 
 
 class UpStream:
@@ -81,7 +86,7 @@ class UpStream:
         self._meter = meter
         self._hashes: dict[str, str] = {}
         self._wanted = ""
-        self._there: tuple[Tree, dict[str, str]] | None = None
+        self._there: Place | None = None
 
     def upload(self) -> Proven:
         """Bring the case there, or find it there. Raises `Unable`, `Differs`, and what an upload raises."""
@@ -92,7 +97,7 @@ class UpStream:
         self._wanted = wanted
         with self._far(bulk=None) as far:
             state = far.greet()
-            if state == "input" and (there := self._proven(far)):
+            if state == INPUT and (there := self._proven(far)):
                 self._ctx.log.info("all of it is on %s, proven by %s over %s", far.host, far.hash_tool, far.way)
                 return there
             # only now: a case that is there needs its source no more
@@ -115,20 +120,34 @@ class UpStream:
         return None
 
     def _bring(self, far: FarSide, state: str, entries: list[Entry]) -> Proven:
-        if state == "stale":
-            raise RetryLater("a later turn of this step is at work on the host")
-        tree, hashes = (Tree(), {}) if state == "fresh" else self._there or far.inventory()
-        self._there = None
-        share = self._share(entries, tree, hashes)
+        places = self._places(far, state)
         count, size = len(entries), sum(each.size for each in entries if not each.is_dir)
         dropped, space = False, far.space
-        if state == "base" and space.free_bytes < size * SPARE:
+        if TAKEN in places and space.free_bytes < size * SPARE:
             # too little room for what earlier turns left beside its copy: begin anew in its place
             dropped = True
-            share, space = Share(frozenset(), ()), replace(space, free_bytes=space.free_bytes + tree.size)
+            space = replace(space, free_bytes=space.free_bytes + places.pop(TAKEN)[0].size)
         check_room(far.host, space, size=size, count=count)
-        del tree, hashes
+        share = self._share(entries, places)
+        del places
         return self._send(far, entries, share, dropped=dropped)
+
+    def _places(self, far: FarSide, state: str) -> dict[str, Place]:
+        """Take over what earlier turns left, and read what that and the input hold: what is nearest to the case first."""
+        there = self._there or (far.inventory() if state == INPUT else None)
+        self._there = None
+        places: dict[str, Place] = {}
+        if state in (INPUT, "found"):
+            far.say("take")
+            while (state := far.state()) in (TAKEN, INPUT) and state not in places:
+                places[state] = far.inventory()
+            if there:
+                places[INPUT] = there
+        if state == "stale":
+            raise RetryLater("a later turn of this step is at work on the host")
+        if state not in ("fresh", "all"):
+            raise HostFault(f"host {far.host}: it tells a state that makes no sense", host=far.host)
+        return places
 
     @contextmanager
     def _far(self, *, bulk: bool | None) -> Iterator[FarSide]:
@@ -155,30 +174,33 @@ class UpStream:
             raise source_error(error) from error
         return self._hashes[entry.path]
 
-    def _share(self, entries: list[Entry], tree: Tree, there: dict[str, str]) -> Share:
+    def _share(self, entries: list[Entry], places: Mapping[str, Place]) -> Share:
         """Compare with what is there. What has the right size and time is hashed here too, then kept if it is equal."""
-        found = {each.path: each for each in tree.files}
-        whole, begun = set(), []
-        for each in entries:
-            other = found.get(each.path)
-            if each.is_dir or other is None:
-                continue
-            same = other.size == each.size and Mark.of(other) == Mark.due(each)
-            if same and there.get(each.path) == (self._hashes.get(each.path) or self._hash(each)):
-                whole.add(each.path)
-            elif RESUME_FROM <= other.size < each.size:
-                begun.append((each, other.size - other.size % RESUME_FROM))
-        return Share(frozenset(whole), tuple(begun))
+        whole: dict[str, str] = {}
+        begun: dict[str, tuple[Entry, int, str]] = {}
+        for place, (tree, hashes) in places.items():
+            found = {each.path: each for each in tree.files}
+            for each in entries:
+                other = found.get(each.path)
+                if each.is_dir or other is None or each.path in whole:
+                    continue
+                same = other.size == each.size and Mark.of(other) == Mark.due(each)
+                if same and hashes.get(each.path) == (self._hashes.get(each.path) or self._hash(each)):
+                    whole[each.path] = place
+                elif RESUME_FROM <= other.size < each.size:
+                    begun.setdefault(each.path, (each, other.size - other.size % RESUME_FROM, place))
+        return Share(whole, tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
         self._meter.done = sum(each.size for each in entries if each.path in share.whole)
         far.say("go")
         if dropped:
             far.say("drop", now=False)
-        if share.whole:
-            names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole))
-            far.say(f"keep {len(names)}", now=False)
+        for place in sorted(set(share.whole.values())):
+            names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole) if share.whole[path] == place)
+            far.say(f"keep {len(names)} {place}", now=False)
             far.send(names)
+        far.say("kept", now=False)
         sent = set(share.whole)
         files = [each for each in entries if not each.is_dir]
         proven = Proven(len(files), sum(each.size for each in files), self._wanted)
@@ -187,8 +209,8 @@ class UpStream:
             *(far.host, far.way, far.hash_tool, proven.files, len(share.whole), len(share.begun)),
         )
         try:
-            for each, length in share.begun:
-                if self._append(far, each, length):
+            for each, length, place in share.begun:
+                if self._append(far, each, length, place):
                     sent.add(each.path)
             far.say(f"stream {_at_once(proven)} {proven.files}", now=False)
             del files
@@ -206,10 +228,10 @@ class UpStream:
         self._await_end(far, entries)
         return proven
 
-    def _append(self, far: FarSide, entry: Entry, length: int) -> bool:
+    def _append(self, far: FarSide, entry: Entry, length: int, place: str) -> bool:
         """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
         self._meter.begin(entry.path)
-        far.say(f"begin {length}\n./{entry.path}")
+        far.say(f"begin {length} {place}\n./{entry.path}")
         with WatchedSource(self._case.directory / entry.path) as source:
             source.skip(length, alive=self._meter.alive)
             if far.answer("begun") != source.digest.hexdigest():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import pytest
 
 from mqi_cli import Done, Host, HostError, RetryLater, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
-from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, HostThrough, contents, fill, flip_a_byte, sample_case
 
 # the first ones with every run, fifty each way with the tests that take minutes
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 50))]
@@ -137,6 +139,94 @@ def test_a_large_file_goes_on_in_its_middle(cuttable: tuple[Bench, TcpProxy]) ->
     assert isinstance(done, Done)
     assert 0 < done.facts["sent_bytes"] < 5 << 20
     assert contents(bench.input) == contents(bench.source)
+
+
+def test_cut_after_cut_a_large_file_gets_further(cuttable: tuple[Bench, TcpProxy]) -> None:
+    bench, proxy = cuttable
+    fill(bench.source, {"large.raw": random.Random(8).randbytes(24 << 20), "small": b"1"})
+    longest = 0
+
+    for turn in range(1, 5):
+        proxy.cut_after(up=5 << 20)
+        with pytest.raises(HostError):
+            bench.upload()
+        arrived = settled_size(bench.root / f".incoming-1-{turn}" / "large.raw")
+        assert arrived > longest + (1 << 20), "it goes on behind what an earlier turn brought, not behind the first"
+        longest = arrived
+        left = [each.name for each in bench.root.iterdir() if each.name.startswith((".incoming-", ".taken-"))]
+        assert len(left) <= 2, "copies that pile up would fill the host's disk"
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] <= (24 << 20) - longest + (1 << 20)
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
+
+
+def test_what_two_earlier_turns_left_is_put_together(ssh_bench: Bench) -> None:
+    files = {name: name.encode() * 100_000 for name in "abc"} | {"large.raw": LARGE["large.raw"]}
+    fill(ssh_bench.source, files)
+    # cut while it copied what it had taken over: some of it has its copy, some not yet
+    fill(ssh_bench.root / ".taken-1-1", {name: files[name] for name in "ab"})
+    fill(ssh_bench.root / ".taken-1-1", {"large.raw": LARGE["large.raw"][: 2 << 20]})
+    fill(ssh_bench.root / ".incoming-1-1", {"a": files["a"], "large.raw": LARGE["large.raw"][: 4 << 20]})
+    fill(ssh_bench.root / ".incoming-0-3", {"c": files["c"]})
+    for each in ssh_bench.root.glob(".*/?"):
+        shutil.copystat(ssh_bench.source / each.name, each)
+        each.chmod(0o640)
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload", turn=1))
+
+    done = ssh_bench.upload(turn=2)
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 1 << 20
+    assert sum(each.size for each in moves if each.act != "keep") == 1 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert [
+        each.name for each in ssh_bench.root.iterdir() if each.name.startswith(".") and "input" not in each.name
+    ] == []
+
+
+def test_a_turn_that_is_cut_at_the_start_of_a_new_revision_does_not_forget_the_old_one(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {f"{number}": bytes([number]) * 50_000 for number in range(30)})
+    ssh_bench.upload()
+    fill(ssh_bench.source, {"7": b"7" * 60_000, "8": b"8" * 70_000})
+    fill(ssh_bench.root / ".incoming-1-2", {"7": b"7" * 60_000})
+    shutil.copystat(ssh_bench.source / "7", ssh_bench.root / ".incoming-1-2" / "7")
+    (ssh_bench.root / ".incoming-1-2" / "7").chmod(0o640)
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload"))
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 70_000
+    assert [(each.path, each.size) for each in moves if each.act == "send"] == [("8", 70_000)]
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+@pytest.mark.parametrize("moved_away", [False, True])
+def test_a_turn_that_is_killed_while_it_publishes_a_new_revision_sends_nothing_again(
+    ssh_bench: Bench, moved_away: bool
+) -> None:
+    fill(ssh_bench.source, {f"{number}": bytes([number]) * 50_000 for number in range(30)})
+    ssh_bench.upload()
+    fill(ssh_bench.source, {"7": b"7" * 60_000})
+    at = 'mv -T input ".replaced-$fence" && ' if moved_away else "if [ -e input ]; then\n    mv -T input "
+
+    def killed(program: str) -> str:
+        assert at in program
+        return program.replace(at, at + "kill -9 $$; " if moved_away else "kill -9 $$\n" + at)
+
+    with pytest.raises(HostError):
+        ssh_bench.upload(host=HostThrough(ssh_bench.host, far=killed))
+    assert ssh_bench.input.exists() is not moved_away
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 0
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
 
 
 def test_a_beginning_that_is_wrong_is_not_continued(ssh_bench: Bench) -> None:
