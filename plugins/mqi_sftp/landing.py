@@ -136,8 +136,9 @@ class Landing:
         self._remove(path for fence, path in found.items() if fence < self.fence and path != taken)
         self.path.mkdir(mode=0o700, exist_ok=True)
         begun, arriving = self.path / "begun", self.path / "arriving"
-        self._remove((begun, self.path / "replaced"))
-        if (arriving / "name").exists():
+        self._remove((self.path / "replaced",))
+        if _noted(arriving)[1] > _noted(begun)[1]:  # else that turn did not get beyond what it was to go on from
+            self._remove((begun,))
             arriving.rename(begun)
         self._remove((arriving,))
         arriving.mkdir(mode=0o700)
@@ -159,11 +160,12 @@ class Landing:
 
     def begun(self) -> tuple[str, Path] | None:
         """Return the file that an earlier turn was at, a large one: its path, and where its beginning lies."""
-        place = self.path / "begun"
-        try:
-            return (place / "name").read_text(encoding="utf-8"), place / "file"
-        except (OSError, UnicodeDecodeError):
-            return None
+        name, size = _noted(self.path / "begun")
+        return (name, self.path / "begun" / "file") if size > 0 else None
+
+    def forget_begun(self) -> None:
+        """Remove the beginning of a file: all of the file is here, or it began otherwise."""
+        self._remove((self.path / "begun",))
 
     def open_file(self, path: str = "", *, slot: str = "file", hashed: bool = True) -> ArrivingFile:
         """Open a file that arrives. With its path noted it can be gone on with in a later turn."""
@@ -171,8 +173,12 @@ class Landing:
         place.unlink(missing_ok=True)
         sink = ArrivingFile(place, hashed=hashed)
         if path:
-            self.arriving.with_name("name").write_text(path, encoding="utf-8")
+            self.note(path)
         return sink
+
+    def note(self, path: str) -> None:
+        """Note the path of the file that arrives: what is there of it can be gone on with from now on."""
+        self.arriving.with_name("name").write_text(path, encoding="utf-8")
 
     @property
     def arriving(self) -> Path:
@@ -229,6 +235,14 @@ class Landing:
         for path in paths:
             if path.is_dir():
                 shutil.rmtree(path)
+
+
+def _noted(place: Path) -> tuple[str, int]:
+    """Return the path of a file that a turn was at, and how much of it is there: nothing where it noted none."""
+    try:
+        return (place / "name").read_text(encoding="utf-8"), (place / "file").stat().st_size
+    except (OSError, UnicodeDecodeError):
+        return "", 0
 
 
 def sync_file_system(path: Path) -> None:

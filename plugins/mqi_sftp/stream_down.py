@@ -173,7 +173,7 @@ class DownStream:
             return None
         self._meter.begin(prefix + entry.path)
         digest = hashlib.sha256()
-        with begun[1].open("rb") as earlier, self._landing.open_file(prefix + entry.path, hashed=False) as sink:
+        with begun[1].open("rb") as earlier, self._landing.open_file(hashed=False) as sink:
             # copied, because an earlier owner may hold the old one open
             left = length
             while left and (data := earlier.read(min(CHUNK, left))):
@@ -183,11 +183,14 @@ class DownStream:
                 self._meter.alive()
             far.say(f"begin {length} {number}\n./{entry.path}")
             if far.answer("begun") != digest.hexdigest():
+                self._landing.forget_begun()
                 return None
+            self._landing.note(prefix + entry.path)  # only now: a shorter copy must not take its origin's place
             self._meter.done += length
             far.say(f"rest {length + 1} {number}\n./{entry.path}")
             self._copy(far, sink, entry.size - length)
         self._landing.keep_file(prefix + entry.path, mark=Mark.due(entry))
+        self._landing.forget_begun()
         return entry
 
     def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:

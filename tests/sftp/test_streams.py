@@ -22,6 +22,7 @@ from mqi_sftp.options import SftpSection
 from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
 from sftp.bench import (
+    DOWNLOAD,
     ODD_NAMES,
     UPLOAD,
     Bench,
@@ -246,6 +247,42 @@ def test_a_large_download_goes_on_in_its_middle(
     assert 0 < done.facts["fetched_bytes"] < 6 << 20
     assert contents(bench.destination) == contents(bench.outputs)
     assert bench.leftovers() == []
+
+
+def fails_while_hashing(bench: Bench) -> None:
+    def fails(program: str) -> str:
+        assert "    hash) " in program
+        return program.replace("    hash) ", "    hash) exit 0; ")
+
+    with pytest.raises(HostFault):
+        bench.download(host=HostThrough(bench.host, far=fails))
+
+
+def stops_while_it_copies_the_beginning(bench: Bench) -> None:
+    ctx = bench.context("download")
+    arriving = bench.destination.parent / f".mqi-cabcdefghij.download._.{ctx.fence}.part" / "arriving" / "file"
+    ctx.stop = lambda: arriving.exists() and arriving.stat().st_size > 0
+    assert isinstance(DOWNLOAD.run(bench.case(fingerprint="f"), ctx), Wait)
+    assert arriving.stat().st_size == 1 << 20
+
+
+@pytest.mark.parametrize("fails", [fails_while_hashing, stops_while_it_copies_the_beginning])
+def test_a_turn_that_fails_before_it_goes_on_leaves_the_beginning_to_the_next_one(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host], fails: Callable[[Bench], None]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.outputs, LARGE)
+        proxy.cut_after(down=4 << 20)
+        with pytest.raises(HostError):
+            bench.download()
+
+        fails(bench)
+        done = bench.download()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] < 4 << 20
+    assert contents(bench.destination) == contents(bench.outputs)
 
 
 def test_a_beginning_that_is_wrong_here_is_fetched_anew(
