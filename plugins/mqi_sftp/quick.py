@@ -7,6 +7,7 @@ plain goes this way: nothing is there yet on the receiving side. All else, and a
 from __future__ import annotations
 
 import json
+import time
 from functools import cache
 from importlib import resources
 
@@ -15,6 +16,7 @@ from mqi_cli import (
     Entry,
     GiveUp,
     HostFault,
+    HostUnreachable,
     Manifest,
     ManifestFile,
     Resident,
@@ -29,6 +31,7 @@ from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, wait_for
 from mqi_sftp.landing import Landing
 from mqi_sftp.listing import Listing
 from mqi_sftp.meter import Meter
+from mqi_sftp.pace import pace_of
 from mqi_sftp.plan import Fence, Mark, Proven, directories_of, whole_mtime
 from mqi_sftp.results import Origin
 from mqi_sftp.source import WatchedSource, check_accepted, check_at_rest, survey_source
@@ -36,7 +39,11 @@ from mqi_sftp.tree import Tree, joined
 
 MOST_FILES = 64
 MOST_BYTES = 4 << 20
-PATIENCE = 30.0  # seconds; no sign of life is given meanwhile
+PATIENCE = 30.0  # seconds, and a second more for each `SLOWEST`; no sign of life is given meanwhile
+SLOWEST = 128 << 10
+LONGEST = 10.0  # seconds that the bandwidth which a host is allowed may stretch it to
+_FORGET = 600.0  # seconds until a line that was too slow is tried again with another case
+_SLOW: dict[str, float] = {}  # hosts behind such a line, and until when
 
 
 @cache
@@ -49,15 +56,18 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
     """Bring a small case to a host that has nothing of it. None: not this way, and nothing of it is there."""
     if not isinstance(ctx.host, ResidentHost):
         return None
+    most = _most_bytes(ctx)
+    if most < 0:
+        return None
     try:
-        small = _read(case, meter)
+        small = _read(case, meter, most)
     except (GiveUp, RetryLater):
         return None  # a case that is on the host already needs its source no more
     if small is None:
         return None
     entries, manifest, body = small
     head = json.dumps(_order(ctx, fence, entries, manifest)).encode()
-    answer = ctx.host.ask(program(), b"\n".join((head, body)), timeout=PATIENCE)
+    answer = _ask(ctx, ctx.host, b"\n".join((head, body)), size=len(body))
     if answer is None or answer == DEFERRED:
         return None
     if answer != b"done":
@@ -67,10 +77,31 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
     return Proven.of(manifest)
 
 
-def _read(case: CaseRef, meter: Meter) -> tuple[list[Entry], Manifest, bytes] | None:
+def _most_bytes(ctx: StageContext) -> int:
+    """Return how much may go this way in a bearable time; less than nothing where the line has been too slow for it."""
+    if ctx.facts.get("slow_line") or time.monotonic() < _SLOW.get(ctx.host.name, 0.0):
+        return -1
+    rate = pace_of(ctx.host.name, ctx.host.config.limits.bandwidth).rate()
+    return MOST_BYTES if rate is None else min(MOST_BYTES, int(rate * LONGEST))
+
+
+def _ask(ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, cold: bool = True) -> bytes | None:
+    """Ask the program there. Where no answer comes in time the next turn takes the stream, which goes on from what arrives."""
+    patience = PATIENCE + size / SLOWEST
+    began = time.monotonic()
+    try:
+        return host.ask(program(), request, timeout=patience, cold=cold)
+    except HostUnreachable:
+        if time.monotonic() - began >= patience:
+            _SLOW[ctx.host.name] = time.monotonic() + _FORGET
+            ctx.remember(slow_line=True)
+        raise
+
+
+def _read(case: CaseRef, meter: Meter, most: int) -> tuple[list[Entry], Manifest, bytes] | None:
     """Read a case that is small enough; None for any other."""
     entries = survey_source(case, meter)
-    if len(entries) > MOST_FILES or meter.total > MOST_BYTES:
+    if len(entries) > MOST_FILES or meter.total > most:
         return None
     bodies, files = [], []
     for each in entries:
@@ -105,13 +136,14 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
     host = ctx.host
     if not isinstance(host, ResidentHost) or landing.newest() is not None:
         return None
-    if landing.destination.is_symlink() or landing.destination.exists():
+    most = _most_bytes(ctx)
+    if most < 0 or landing.destination.is_symlink() or landing.destination.exists():
         return None
     meter.begin("looking at what is on the host")
     places = [str(each) for each in origin.places.values()]
-    order = {"verb": "give", "places": places, "most_files": MOST_FILES, "most_bytes": MOST_BYTES}
+    order = {"verb": "give", "places": places, "most_files": MOST_FILES, "most_bytes": most}
     # nobody knows yet whether it is little: a connection is not opened for the question alone
-    answer = host.ask(program(), json.dumps(order).encode() + b"\n", timeout=PATIENCE, cold=False)
+    answer = _ask(ctx, host, json.dumps(order).encode() + b"\n", size=most, cold=False)
     if answer is None or answer == DEFERRED:
         return None
     head, _, body = answer.partition(b"\n")

@@ -13,7 +13,7 @@ import pytest
 
 from mqi_cli import Done, GiveUp, HostError, HostUnreachable, RetryLater
 from mqi_sftp import far_small, quick
-from sftp.bench import ODD_NAMES, Bench, HostThrough, contents, fill
+from sftp.bench import ODD_NAMES, UPLOAD, Bench, HostThrough, contents, fill, remove
 
 
 class QuickOnly(HostThrough):
@@ -117,6 +117,40 @@ def test_one_that_is_killed_before_the_end_is_gone_on_with(ssh_bench: Bench) -> 
     assert isinstance(ssh_bench.upload(turn=2), Done)
     assert contents(ssh_bench.input) == contents(ssh_bench.source)
     assert ssh_bench.leftovers() == []
+
+
+def test_a_line_that_is_too_slow_for_one_request_gets_the_stream_the_next_time(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick, "PATIENCE", 0.5)
+    monkeypatch.setattr(quick, "_SLOW", {})
+    slow = HostThrough(ssh_bench.host, quick=rewriting("os.umask(0o027)", "__import__('time').sleep(20)"))
+    fill(ssh_bench.source, {"a": b"1", "b": b"2"})
+    ctx = ssh_bench.context("upload", host=slow)
+    with pytest.raises(HostUnreachable, match="in time"):
+        UPLOAD.run(ssh_bench.case(), ctx)
+
+    assert isinstance(ssh_bench.upload(host=slow), Done), "the same process remembers it for the host"
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    remove(ssh_bench.root)
+    quick._SLOW.clear()
+    later = ssh_bench.context("upload", host=slow)
+    later.facts = ctx.facts
+    assert isinstance(UPLOAD.run(ssh_bench.case(), later), Done), "another one remembers it for the case"
+
+
+def test_what_the_bandwidth_would_stretch_takes_the_stream(ssh_bench: Bench) -> None:
+    files = {"a": b"1" * 3000}
+    fill(ssh_bench.source, files)
+    fill(ssh_bench.outputs, files)
+    config = ssh_bench.host.config
+    limits = config.limits.model_copy(update={"bandwidth": 250})
+    ssh_bench.host.config = config.model_copy(update={"limits": limits})
+    ssh_bench.host.run(["true"])  # a download takes this way only over what is open already
+
+    for move in (ssh_bench.upload, ssh_bench.download):
+        with pytest.raises(AssertionError, match="no stream"):
+            move(host=QuickOnly(ssh_bench.host))
 
 
 def test_a_case_that_is_there_needs_its_source_no_more(ssh_bench: Bench) -> None:
