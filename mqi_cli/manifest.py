@@ -152,8 +152,11 @@ _ONE = {
     "symbolic links": "symbolic link",
     "unreadable directories": "unreadable directory",
     # of a listing that a host gives
+    "names of more than 255 bytes": "name of more than 255 bytes",
     "names that lead elsewhere": "name that leads elsewhere",
     "names that stand there twice": "name that stands there twice",
+    "paths of more than 4096 bytes": "path of more than 4096 bytes",
+    "sizes below zero": "size below zero",
 }
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROTOCOL = b"mqi-far 1"
 LONGEST_LINE = 16 * 1024
 MOST_ENTRIES = 1_000_000
+MOST_NAMES = 128 << 20  # bytes of paths in a listing
+_MOST_WORDS = 100  # lines of an answer that has a few
 _BATCH = 256 << 20
 _SIGN_EVERY = 5.0  # seconds
 _LOOK_EVERY = 1.0
@@ -32,8 +34,9 @@ class Unable(Exception):
 class FarSide:
     """One program on the far side, spoken with line by line."""
 
-    def __init__(self, host: str, process: Process, meter: Meter, *, limit: float) -> None:
+    def __init__(self, host: str, process: Process, meter: Meter, *, doing: str, limit: float) -> None:
         self.host = host
+        self._doing = doing  # in words, for errors
         self.process = process
         self._meter = meter
         self._limit = self._patience = limit  # seconds of silence; as long as hashing 256 MiB may take
@@ -43,7 +46,8 @@ class FarSide:
         self._watch = threading.Thread(target=self._look, name=f"far-side-{host}", daemon=True)
         self.hash_tool = ""
         self.way = process.way
-        self.listed = b""  # hashes over the listings that were read
+        self._listed = b""  # hashes over the listings that were read
+        self._listed_lines = 0
         self.space = Space(0, 0, None)
 
     def __enter__(self) -> Self:
@@ -64,20 +68,30 @@ class FarSide:
 
     def state(self) -> str:
         """Read on to the next word of the state, past what the host says of itself. Raises `Unable`."""
-        for line in self.lines():
+        for line in self.lines(_MOST_WORDS):
             word, _, rest = line.partition(b" ")
             if word == b"lacks":
                 raise Unable(f"it lacks {rest.decode('ascii', 'replace')}")
             if word == b"hash":
                 self.hash_tool = rest.decode("ascii", "replace")
             elif word == b"space":
-                blocks, unit, inodes, free = (int(each) for each in rest.split())
-                self.space = Space(blocks * unit, 0, free if inodes else None)
+                self.space = self._read_space(rest)
             elif word == b"failed":
                 raise self.failure()
             else:
                 return word.decode("ascii", "replace")
-        raise AssertionError("`lines` has no end of its own")
+        raise AssertionError("`lines` ends by an exception")
+
+    def _read_space(self, text: bytes) -> Space:
+        try:
+            blocks, unit, inodes, free = (int(each) for each in text.split())
+        except ValueError:
+            raise HostFault(
+                f"host {self.host}: it does not tell how much room is left there",
+                host=self.host,
+                hint="what does `stat -f` say in its base directory?",
+            ) from None
+        return Space(blocks * unit, 0, free if inodes else None)
 
     def line(self) -> bytes:
         """Read one line without its end. Raises `HostFault` where the program ended instead."""
@@ -87,10 +101,19 @@ class FarSide:
             raise self.failure()
         return line[:-1]
 
-    def lines(self) -> Iterator[bytes]:
-        """Read line after line."""
-        while True:
+    def lines(self, most: int) -> Iterator[bytes]:
+        """Read line after line, and show life now and then. Raises `HostFault` where there are more than so many."""
+        shown = self._heard_at
+        for _ in range(most):
             yield self.line()
+            if self._heard_at - shown > _LOOK_EVERY:
+                shown = self._heard_at
+                self._meter.alive()
+        raise self.nonsense()
+
+    def nonsense(self) -> HostFault:
+        """Return the exception for an answer that none of our programs gives."""
+        return HostFault(f"host {self.host}: the far side of the stream says what makes no sense", host=self.host)
 
     def say(self, text: str, *, now: bool = True) -> None:
         """Send one line."""
@@ -139,31 +162,43 @@ class FarSide:
         return tree, self.hashes(tree)
 
     def listing(self) -> Tree:
-        """Read what a directory holds. Raises `HostFault` where that has no end."""
+        """Read what a directory holds. Raises `HostFault` where that has no end, or can't be read."""
         found, digest = Listing(), hashlib.sha256()
-        for line in self.lines():
+        broken = False
+        for line in self.lines(2 * MOST_ENTRIES):
             if line == b"hashes":
-                self.listed += digest.digest()
+                self._listed += digest.digest()
+                self._listed_lines += found.count
+                if broken:
+                    raise self.failure("listing the files there")
                 return found.tree()
             digest.update(line + b"\n")
-            if line == b"end" or found.count >= MOST_ENTRIES:
+            if line == b"broken":
+                broken = True
+                continue
+            if line == b"end" or found.count >= MOST_ENTRIES or found.size > MOST_NAMES:
                 break
             found.add(line)
-            if not found.count % 1024:
-                self._meter.alive()
         raise HostFault(f"host {self.host}: a directory can't be listed, or holds too much", host=self.host)
+
+    def forget_listings(self) -> None:
+        """Forget the listings that were read: what follows is compared with the next ones."""
+        self._listed, self._listed_lines = b"", 0
 
     def same_listing(self, count: int) -> bool:
         """Read so many listings once more; True when they are what they were."""
-        listed = b""
+        listed, lines = b"", 0
         for _ in range(count):
             digest = hashlib.sha256()
-            for line in self.lines():
+            for line in self.lines(self._listed_lines + 2):
                 if line == b"hashes":
                     break
+                lines += 1
+                if lines > self._listed_lines:
+                    return False
                 digest.update(line + b"\n")
             listed += digest.digest()
-        return listed == self.listed
+        return listed == self._listed
 
     def hashes(self, tree: Tree) -> dict[str, str]:
         """Read the hash of each file of a tree."""
@@ -173,13 +208,11 @@ class FarSide:
     def named_hashes(self, most: int) -> dict[str, str]:
         """Read hashes with their paths. Raises `HostFault` where there are more than so many."""
         hashes: dict[str, str] = {}
-        for line in self.lines():
+        for line in self.lines(most + 1):
             if line == b"end":
                 break
             path = line[66:].removeprefix(b"./").decode("utf-8", "surrogateescape")
             hashes[path] = line[:64].decode("ascii", "replace")
-            if len(hashes) > most:
-                raise HostFault(f"host {self.host}: more hashes than files", host=self.host)
         return hashes
 
     def _heard(self) -> None:
@@ -203,10 +236,10 @@ class FarSide:
                 self.process.abort()  # its streams are another thread's, who may wait in one and hold it
                 return
 
-    def failure(self) -> HostFault | HostFull:
+    def failure(self, doing: str = "") -> HostFault | HostFull:
         """Return the exception for a program that ended early, by what it said on standard error."""
         done = self.process.wait(30.0)
-        return read_errors(self.host, done.stderr)
+        return read_errors(self.host, done.stderr, doing=doing or self._doing)
 
 
 _FULL = (b"No space left", b"Disk quota exceeded", b"quota exceeded")
@@ -215,14 +248,15 @@ _REASONS = (
     (b"Read-only file system", "its file system is read-only"),
     (b"Input/output error", "its disk reports an error"),
     (b"Cannot allocate memory", "it is out of memory"),
+    (b"File name too long", "a name is longer than its file system takes"),
     (b"Unexpected EOF", "the stream ended too early"),
 )
 
 
-def read_errors(host: str, text: bytes) -> HostFault | HostFull:
+def read_errors(host: str, text: bytes, *, doing: str) -> HostFault | HostFull:
     """Say what the programs' own words on standard error mean, without the names in them. Pure."""
     if any(each in text for each in _FULL):
         quota = "its quota is used up" if b"uota" in text else "no space left"
-        return HostFull(f"host {host}: writing the stream failed: {quota}", host=host, hint="make room on the host")
+        return HostFull(f"host {host}: {doing} failed: {quota}", host=host, hint="make room on the host")
     reason = next((meaning for said, meaning in _REASONS if said in text), "it gives no reason that is known")
-    return HostFault(f"host {host}: receiving the stream failed: {reason}", host=host)
+    return HostFault(f"host {host}: {doing} failed: {reason}", host=host)

@@ -6,8 +6,9 @@ import stat
 from collections import Counter
 
 from mqi_cli import Entry, RemoteEntry
-from mqi_sftp.tree import MAX_DEPTH, Tree, problem_of
+from mqi_sftp.tree import LONGEST_PATH, MAX_DEPTH, Tree, problem_of
 
+_LONGEST_MODE = 5  # octal digits
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
 
 
@@ -16,6 +17,7 @@ class Listing:
 
     def __init__(self) -> None:
         self.count = 0
+        self.size = 0  # bytes of the paths, and of what is none
         self._modes: dict[bytes, int] = {}  # one number for all files of a mode
         self._entries: dict[str, Entry] = {}
         self._unfit: Counter[str] = Counter()
@@ -26,6 +28,8 @@ class Listing:
         self.count += 1
         try:
             kind, mode, size, mtime, raw = line.split(b" ", 4)
+            if len(mode) > _LONGEST_MODE:
+                raise ValueError
             item = RemoteEntry(
                 "",
                 _KINDS.get(kind, 0) | self._modes.setdefault(mode, int(mode, 8)),
@@ -33,15 +37,17 @@ class Listing:
                 int(mtime.partition(b".")[0]),
             )
         except ValueError:
+            self.size += len(line)
             self._refuse("names with control characters or backslashes", "?")  # a line break in a name
             return
+        self.size += len(raw)
         try:
             path = raw.removeprefix(b"./").decode("utf-8")
         except UnicodeDecodeError:
             self._refuse("names that are not UTF-8", raw.decode("utf-8", "replace"))
             return
         parts = path.split("/")
-        problem = _elsewhere(raw, parts) or problem_of(item, parts[-1], len(parts))
+        problem = _elsewhere(raw, parts) or _too_long(raw) or problem_of(item, parts[-1], len(parts))
         if problem or path in self._entries:
             self._refuse(problem or "names that stand there twice", path)
             return
@@ -66,6 +72,10 @@ class Listing:
         self._unfit[problem] += 1
         if len(self._paths) < 1000:
             self._paths.append(path)
+
+
+def _too_long(raw: bytes) -> str:
+    return f"paths of more than {LONGEST_PATH} bytes" if len(raw) - 2 > LONGEST_PATH else ""
 
 
 def _elsewhere(raw: bytes, parts: list[str]) -> str:

@@ -149,7 +149,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
     head, _, body = answer.partition(b"\n")
     try:
         found = _Found(origin, head)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _nonsense(host.name) from None
     check_results(ctx, origin, found.tree)
     meter.total = found.tree.size

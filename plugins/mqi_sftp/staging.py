@@ -127,7 +127,7 @@ def recorded_fingerprint(files: Files, layout: RemoteLayout) -> str:
     """Return the fingerprint that the input is said to have; empty when there is none. It proves nothing by itself."""
     try:
         record = json.loads(files.read_bytes(layout.root / ".input.json", limit=_RECORD_LIMIT))
-    except (FileNotFoundError, HostFault, ValueError):
+    except (FileNotFoundError, HostFault, ValueError, RecursionError):
         return ""
     value = record.get("fingerprint") if isinstance(record, dict) else None
     return value if isinstance(value, str) else ""

@@ -63,8 +63,8 @@ class DownStream:
         host = self._ctx.host
         tools = str(tool_dir(self._ctx.layout.base_dir))
         argv = ["sh", "-c", SEND, "mqi-send", tools, *(str(place) for place in self._origin.places.values())]
-        limit = self._ctx.config.verify_timeout
-        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
+        more = {"doing": "sending the results", "limit": self._ctx.config.verify_timeout}
+        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, **more) as far:
             yield far
 
     def _look(self, far: FarSide) -> None:
@@ -75,7 +75,7 @@ class DownStream:
         self._meter.total = self._tree.size
 
     def _list(self, far: FarSide) -> None:
-        far.listed = b""
+        far.forget_listings()
         self._tree = joined({prefix: far.listing() for prefix in self._prefixes})
 
     def _manifest(self, far: FarSide) -> Manifest:

@@ -59,6 +59,7 @@ _NOTE_MODE = 0o640
 _AT_ONCE = 12 << 20  # bytes that the far side hashes in one of several programs at once: worth its start
 _MOST_AT_ONCE = 1000
 _LAST_WORDS = 10.0  # seconds
+_MOST_WORDS = 100  # lines
 
 
 Place = tuple[Tree, dict[str, str]]  # what a directory holds, and the hash of each file
@@ -146,7 +147,7 @@ class UpStream:
         if state == "stale":
             raise RetryLater("a later turn of this step is at work on the host")
         if state not in ("fresh", "all"):
-            raise HostFault(f"host {far.host}: it tells a state that makes no sense", host=far.host)
+            raise far.nonsense()
         return places
 
     @contextmanager
@@ -154,8 +155,8 @@ class UpStream:
         layout, host = self._ctx.layout, self._ctx.host
         place = str(tool_dir(layout.base_dir))
         argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), self._wanted, place]
-        limit = self._ctx.config.verify_timeout
-        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, limit=limit) as far:
+        more = {"doing": "receiving the stream", "limit": self._ctx.config.verify_timeout}
+        with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, **more) as far:
             yield far
 
     def _manifest(self, entries: list[Entry]) -> Manifest:
@@ -276,7 +277,7 @@ class UpStream:
 
     def _await_end(self, far: FarSide, entries: list[Entry]) -> None:
         with far.patient(self._meter.total):
-            for line in far.lines():
+            for line in far.lines(_MOST_WORDS):
                 word, _, rest = line.partition(b" ")
                 if word == b"differs":
                     raise self._difference(far, entries, far.named_hashes(len(entries)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_
 
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 64
+LONGEST_NAME = 255  # bytes, as Linux has it
+LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,10 @@ def problem_of(item: RemoteEntry, name: str, depth: int) -> str:
     """Say what keeps an entry from being moved; empty when nothing does."""
     if "/" in name or name in ("", ".", ".."):
         return "names that lead elsewhere"  # hosts refuse them; this stands for a kind of host that does not
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        return f"names of more than {LONGEST_NAME} bytes"
+    if item.size < 0:
+        return "sizes below zero"
     if not (item.is_dir or item.is_file):
         return "symbolic links" if stat.S_ISLNK(item.mode) else "special files (FIFO, socket or device)"
     # the same rule as for what goes up: such names can't be written in a checksum file as they are

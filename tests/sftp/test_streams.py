@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, Wait, build_manifest
+from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, RetryLater, Wait, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
@@ -391,6 +391,11 @@ def test_a_far_side_that_stalls_while_small_files_go_up_ends_in_time(
         (b"garbage", "control characters"),
         (b"f 644 -x 0 ./x", "control characters"),
         (b"f 644 1 0 ./twice", "twice"),
+        (b"f 644 1 0 ./" + b"n" * 256, "names of more than 255 bytes"),
+        (b"f 644 1 0 ./" + "é".encode() * 128, "names of more than 255 bytes"),
+        (b"f 644 1 0 ./" + b"/".join([b"n" * 250] * 17), "paths of more than 4096 bytes"),
+        (b"f 644 -5 0 ./x", "sizes below zero"),
+        (b"f " + b"6" * 9000 + b" 1 0 ./x", "control characters"),
     ],
 )
 def test_a_line_of_a_hostile_listing_is_refused(line: bytes, said: str) -> None:
@@ -438,6 +443,96 @@ def test_nothing_that_a_hostile_far_side_says_gets_out_of_the_landing_directory(
     after = {each for each in ssh_bench.directory.rglob("*") if ".mqi-" not in str(each)}
     assert after - before <= {ssh_bench.destination.parent}
     assert not ssh_bench.destination.exists()
+
+
+def test_names_without_end_are_given_up(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+    monkeypatch.setattr("mqi_sftp.far_side.MOST_NAMES", 1 << 20)
+    lines = "printf 'mqi-far 1\\nhash sha256sum -b\\nplaces\\n'; yes 'f 644 1 0 ./" + "n" * 8000 + "'"
+
+    with pytest.raises(HostFault, match="holds too much"):
+        ssh_bench.download(host=HostThrough(ssh_bench.host, far=lambda _program: lines))
+
+
+GREETING = b"mqi-far 1\nhash sha256sum -b\n"
+LISTED = GREETING + b"places\nf 644 5 0 ./ok\nhashes\n12345"
+
+
+def says(begins: bytes, forever: str) -> Callable[[str], str]:
+    """Make a far side that begins with these bytes and then does the same for ever."""
+    octal = "".join(f"\\{byte:03o}" for byte in begins)
+    return lambda _program: f"printf '{octal}'; {forever}"
+
+
+@pytest.mark.parametrize(
+    ("begins", "line"),
+    [
+        pytest.param(GREETING, "hash sha256sum -b", id="never a state"),
+        pytest.param(LISTED, "0" * 64 + " *./ok", id="the hash of one file"),
+        pytest.param(LISTED + b"0" * 64 + b" *./ok\nend\n", "f 644 5 0 ./ok", id="the listing once more"),
+    ],
+)
+def test_a_line_that_is_said_for_ever_is_given_up(ssh_bench: Bench, begins: bytes, line: str) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+
+    with pytest.raises((HostFault, RetryLater)):
+        ssh_bench.download(host=HostThrough(ssh_bench.host, far=says(begins, f"yes '{line}'")))
+
+
+def test_a_stop_is_heeded_while_lines_drip_in(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+    monkeypatch.setattr("mqi_sftp.far_side._LOOK_EVERY", 0.1)
+    drips = 'n=0; while sleep 0.2; do n=$((n+1)); echo "f 644 1 0 ./$n"; done'
+    ctx = ssh_bench.context("download", host=HostThrough(ssh_bench.host, far=says(GREETING + b"places\n", drips)))
+    ctx.stop = lambda: len(ctx.told) > 4
+
+    assert isinstance(DOWNLOAD.run(ssh_bench.case(fingerprint="f"), ctx), Wait)
+
+
+def test_an_upload_s_last_word_that_never_comes_is_not_waited_for(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1"})
+
+    def never_done(program: str) -> str:
+        assert "\nsay proving\n" in program
+        return program.replace("\nsay proving\n", "\nyes proving\n")
+
+    with pytest.raises(HostFault, match="makes no sense"):
+        ssh_bench.upload(host=HostThrough(ssh_bench.host, far=never_done))
+
+
+def test_room_that_is_not_told_is_a_failure_of_the_host(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1"})
+
+    def tells_nothing(program: str) -> str:
+        assert "$(stat -f -c '%a %S %c %d' .)" in program
+        return program.replace("$(stat -f -c '%a %S %c %d' .)", "")
+
+    with pytest.raises(HostFault, match="does not tell how much room"):
+        ssh_bench.upload(host=HostThrough(ssh_bench.host, far=tells_nothing))
+
+
+def test_a_nested_record_proves_nothing(local_bench: Bench) -> None:
+    fill(local_bench.source, {"a": b"1"})
+    local_bench.upload()
+    (local_bench.root / ".input.json").write_text("[" * 4000)
+
+    assert isinstance(local_bench.upload(), Done)
+
+
+def test_results_that_can_not_be_listed_are_told(ssh_bench: Bench) -> None:
+    fill(ssh_bench.outputs, {"ok": b"12345"})
+
+    def fails(program: str) -> str:
+        assert "find . -mindepth 1 -printf '%y %m %s %T@ %p\\n' || say broken" in program
+        return program.replace(
+            "-printf '%y %m %s %T@ %p\\n' || say broken",
+            "-printf '%y %m %s %T@ %p\\n'; echo 'find: secret: Permission denied' >&2; say broken",
+        )
+
+    with pytest.raises(HostFault, match="listing the files there failed: permission denied") as caught:
+        ssh_bench.download(host=HostThrough(ssh_bench.host, far=fails))
+
+    assert "secret" not in caught.value.message
 
 
 def test_a_listing_without_end_is_given_up(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,13 +595,15 @@ def test_a_file_of_nine_gigabytes_has_its_size_in_the_header() -> None:
         (b"tar: secret: Cannot open: Permission denied", HostFault, "permission denied"),
         (b"mkdir: cannot create directory: Read-only file system", HostFault, "read-only"),
         (b"tar: Unexpected EOF in archive", HostFault, "too early"),
+        (b"tar: secret: Cannot open: File name too long", HostFault, "longer than its file system takes"),
         (b"who knows", HostFault, "no reason"),
     ],
 )
 def test_each_failure_of_the_far_side_has_its_own_sentence(text: bytes, kind: type, said: str) -> None:
-    error = read_errors("far", text)
+    error = read_errors("far", text, doing="sending the results")
 
     assert type(error) is kind
+    assert error.message.startswith("host far: sending the results failed: ")
     assert said in error.message
     assert "secret" not in error.message
 
