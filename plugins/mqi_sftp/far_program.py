@@ -189,16 +189,21 @@ for place; do
 done
 at() { eval "cd \"\$place$1\"" || exit 0; }
 say places; list "$@"
-while read -r answer size number; do
+exec 3>&1
+whole() { [ "$1" = "$total" ] || exit 0; say sent; } # else the other side would wait for bytes that never come
+while read -r answer size number total; do
     case $answer in
     all) # hashed while it travels: `sort` holds the hashes until the bytes are sent, as no pipe could for many files
         for place; do
-            cd "$place" && { hashes | sort; say end; } | { find . -type f -print0 | sort -z | xargs -0 -r cat; cat; }
+            cd "$place" && { hashes | sort; say end; } | { find . -type f -print0 | sort -z | xargs -0 -r cat; say sent; cat; }
         done;;
     hash) for place; do cd "$place" && hashes; say end; done;;
     begin) IFS= read -r path; at "$number"; say "begun $(head -c "$size" < "$path" | $hash | cut -c 1-64)";;
-    rest) IFS= read -r path; at "$number"; tail -c "+$size" < "$path";;
-    get) at "$number"; head -c "$size" | xargs -0 -r cat;;
+    rest) IFS= read -r path; at "$number"; tail -c "+$size" < "$path"; whole "$(stat -c %s "$path")";;
+    get)
+        at "$number"; sum=0
+        for each in $(head -c "$size" | xargs -0 -r sh -c 'cat "$@" >&3; stat -c %s "$@"' mqi); do sum=$((sum + each)); done
+        whole $sum;;
     list) list "$@";;
     esac
 done

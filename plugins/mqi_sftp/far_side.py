@@ -138,6 +138,13 @@ class FarSide:
         self._heard()
         return count
 
+    def says(self, word: str) -> bool:
+        """Read what is to be one word; False when it is anything else, or the program ended."""
+        expected = word.encode() + b"\n"
+        line = self.process.stdout.readline(len(expected))
+        self._heard()
+        return line == expected
+
     def answer(self, word: str) -> str:
         """Read a line that begins with that word, and return the rest."""
         line = self.line()

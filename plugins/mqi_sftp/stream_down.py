@@ -87,6 +87,7 @@ class DownStream:
     def _receive_all(self, far: FarSide, prefix: str) -> None:
         for each in self._tree.below(prefix).files:
             self._receive(far, prefix, each)
+        self._check_sent(far)
         self._meter.begin("proving what is on the host")
 
     def _hashed(self, far: FarSide, *, first: Callable[[FarSide, str], None] | None = None) -> Manifest:
@@ -122,6 +123,7 @@ class DownStream:
             far.say("list")
             self._list(far)
             self._take_missing(far, plan)
+            self._ask_no_more(far, "list")
         else:
             manifest = self._tree.manifest({})
             plan = FetchPlan((), manifest.files, ())
@@ -129,7 +131,7 @@ class DownStream:
                 return wait
             self._make(plan, manifest)
             del plan, manifest
-            far.say("all\nlist")
+            self._ask_no_more(far, "all\nlist")
             manifest = self._hashed(far, first=self._receive_all)
         if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
@@ -154,11 +156,21 @@ class DownStream:
                     self._ask(far, number, batches[index + 1])
                 for each in batch:
                     self._receive(far, prefix, each)
-        far.say("list")
+                self._check_sent(far)
+
+    def _ask_no_more(self, far: FarSide, last: str) -> None:
+        """Ask the last question: the far side ends behind its answer, and one that is too short is seen at once."""
+        far.say(last)
+        far.process.stdin.close()
+
+    def _check_sent(self, far: FarSide) -> None:
+        """Raise `RetryLater` where files had another size than was listed: their bytes end elsewhere then."""
+        if not far.says("sent"):
+            raise changed_meanwhile()
 
     def _ask(self, far: FarSide, number: int, batch: Sequence[Entry]) -> None:
         names = b"".join(b"./" + each.path.encode() + b"\0" for each in batch)
-        far.say(f"get {len(names)} {number}", now=False)
+        far.say(f"get {len(names)} {number} {sum(each.size for each in batch)}", now=False)
         far.send(names, now=True)
 
     def _continue(self, far: FarSide, number: int, prefix: str, wanted: Sequence[Entry]) -> Entry | None:
@@ -187,8 +199,9 @@ class DownStream:
                 return None
             self._landing.note(prefix + entry.path)  # only now: a shorter copy must not take its origin's place
             self._meter.done += length
-            far.say(f"rest {length + 1} {number}\n./{entry.path}")
+            far.say(f"rest {length + 1} {number} {entry.size}\n./{entry.path}")
             self._copy(far, sink, entry.size - length)
+            self._check_sent(far)
         self._landing.keep_file(prefix + entry.path, mark=Mark.due(entry))
         self._landing.forget_begun()
         return entry

@@ -315,8 +315,8 @@ class DamagesWhatArrived:
 
 def damages_what_is_sent(program: str) -> str:
     """Make a way home on which bytes are changed."""
-    assert "| xargs -0 -r cat; cat; }" in program
-    return program.replace("| xargs -0 -r cat; cat; }", "| xargs -0 -r cat | tr '\\001\\002' '\\002\\003'; cat; }")
+    assert "| xargs -0 -r cat; say sent; cat; }" in program
+    return program.replace("| xargs -0 -r cat; say", "| xargs -0 -r cat | tr '\\001\\002' '\\002\\003'; say")
 
 
 def tells_no_room(program: str) -> str:

@@ -8,6 +8,7 @@ import random
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -283,6 +284,37 @@ def test_a_turn_that_fails_before_it_goes_on_leaves_the_beginning_to_the_next_on
     assert isinstance(done, Done)
     assert 0 < done.facts["fetched_bytes"] < 4 << 20
     assert contents(bench.destination) == contents(bench.outputs)
+
+
+@pytest.mark.parametrize("change", ["rm -f b", "truncate -s 10 b", "truncate -s 90000 b"])
+@pytest.mark.parametrize("earlier", [{}, {"a": b"a" * 50_000}, {"b": b"b" * (1 << 20)}], ids=["all", "get", "rest"])
+def test_results_that_vanish_shrink_or_grow_while_they_are_sent_are_noticed_at_once(
+    ssh_bench: Bench, change: str, earlier: dict[str, bytes]
+) -> None:
+    size = 3 << 20 if "b" in earlier else 50_000
+    fill(ssh_bench.outputs, {"a": b"a" * 50_000, "b": b"b" * size, "c": b"c" * 50_000})
+    left = ssh_bench.destination.parent / ".mqi-cabcdefghij.download._.0-1.part"
+    fill(
+        left / ("arriving" if "b" in earlier else "results"),
+        {each if each == "a" else "file": data for each, data in earlier.items()},
+    )
+    if "b" in earlier:
+        (left / "arriving" / "name").write_text("b")
+
+    def changes(program: str) -> str:
+        commands = ("    all) ", "    get)", "    rest) IFS= read -r path; ")
+        assert all(each in program for each in commands)
+        for each in commands:
+            program = program.replace(each, f'{each} ( cd "$place0" && {change.replace("90000", str(2 * size))} );')
+        return program
+
+    began = time.monotonic()
+    with pytest.raises(RetryLater, match="changed on the host while they were fetched"):
+        ssh_bench.download(host=HostThrough(ssh_bench.host, far=changes))
+    assert time.monotonic() - began < 20, "not after the time that hashing may take"
+
+    assert isinstance(ssh_bench.download(), Done)
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
 
 
 def test_a_beginning_that_is_wrong_here_is_fetched_anew(
