@@ -6,6 +6,7 @@ costs little more than what it does. One session is for one thread at a time; th
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cache
 from importlib import resources
@@ -32,6 +33,8 @@ COMMAND = ("python3", "-I", "-S", "-c", _BOOT, "mqi-resident")
 KEPT = 20.0  # seconds that an unused session is used again; the far end goes after far longer
 _RECEIVE = 256 * 1024
 _MOST_GREETING = 64 * 1024
+MOST_ANSWER = 32 << 20  # bytes; the largest that is asked for are small cases' results
+_ANSWER = re.compile(rb"(done|fail) (\d{10})\n")
 
 
 class Unusable(Exception):
@@ -39,7 +42,10 @@ class Unusable(Exception):
 
 
 class ResidentLost(Exception):
-    """The far end ended before its answer: what was asked may have been done."""
+    """The far end ended before its answer, or gave none that is one: what was asked may have been done."""
+
+    def __init__(self, why: str = "a program ended before its answer") -> None:
+        super().__init__(why)
 
 
 class Channel(Protocol):
@@ -91,8 +97,10 @@ class ResidentSession:
         name = program.digest
         data = b"" if name in self._loaded else _frame("load", name, program.text)
         self._send(data + _frame("make", name, request), deadline)
-        word, size = self._take(16, deadline).split()
-        answer = self._take(int(size), deadline)
+        head = _ANSWER.fullmatch(self._take(16, deadline))
+        if head is None or int(head[2]) > MOST_ANSWER:
+            raise ResidentLost("a program gives an answer that makes no sense")
+        word, answer = head[1], self._take(int(head[2]), deadline)
         self._loaded.add(name)
         self._used = time.monotonic()
         if word != b"done":

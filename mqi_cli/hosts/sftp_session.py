@@ -25,7 +25,10 @@ from mqi_cli.hosts.sftp_protocol import (
 )
 
 PLAIN_REQUEST = 32 * 1024  # what every server takes
-_LARGEST_PACKET = 16 * 1024 * 1024  # a longer one is not an answer but text of a login file, read as a length
+# A longer one is not an answer but text of a login file, read as a length. OpenSSH's own are of 256 KiB at most; what
+# is asked for is shorter than this, so that all that is under way has room here.
+_LARGEST_PACKET = 1 << 20
+_LARGEST_REQUEST = _LARGEST_PACKET - 1024
 _RECEIVE = 256 * 1024
 
 
@@ -131,8 +134,8 @@ class SftpSession:
             limits = self.ask_extended(LIMITS).expect(Answer.EXTENDED)
             limits.large()  # the longest packet
             # 0 means no limit that the server would tell
-            self.read_size = max(limits.large() or PLAIN_REQUEST, PLAIN_REQUEST)
-            self.write_size = max(limits.large() or PLAIN_REQUEST, PLAIN_REQUEST)
+            self.read_size = min(max(limits.large(), PLAIN_REQUEST), _LARGEST_REQUEST)
+            self.write_size = min(max(limits.large(), PLAIN_REQUEST), _LARGEST_REQUEST)
 
     def _send_all(self, packet: bytes) -> None:
         if self.broken:

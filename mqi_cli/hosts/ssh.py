@@ -102,7 +102,7 @@ class SshHost:
                 except ResidentLost as lost:
                     if connection.alive:  # the program alone ended: ask no second one into the same trap
                         self._without_resident = time.monotonic() + _WITHOUT
-                    raise connection.lost("a program ended before its answer") from lost
+                    raise connection.lost(str(lost)) from lost
         except (NoShell, RequestDenied, Unusable):
             self._without_resident = time.monotonic() + _WITHOUT
             return None

@@ -112,6 +112,16 @@ def test_one_that_ends_in_the_middle_leaves_its_request_in_doubt_and_others_to_o
     assert host.run(["echo", "there"]).text == "there\n"
 
 
+@pytest.mark.parametrize(
+    "junk", [b"done 9999999999\n", b"done -000000001\n", b"done\n", b"\0" * 16, b"gone 0000000000\n"]
+)
+def test_an_answer_that_is_none_costs_no_memory_and_is_no_bug(host: SshHost, junk: bytes) -> None:
+    says = f"import os\ndef answer(request):\n    os.write(4, {junk!r} + b' ' * 100)\n    return b''\n"
+    with pytest.raises(HostUnreachable, match="makes no sense"):
+        host.ask(Resident("junk", says.encode()), b"")
+    assert host.run(["echo", "there"]).text == "there\n"
+
+
 def test_one_that_does_not_answer_is_ended_in_time(host: SshHost) -> None:
     began = time.monotonic()
     assert host.ask(ECHO, b"")

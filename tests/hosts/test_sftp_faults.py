@@ -176,3 +176,25 @@ def test_an_answer_that_makes_no_sense_ends_the_session(answer: bytes) -> None:
     session = SftpSession(Scripted(GREETING + answer))
     with pytest.raises(SftpLost):
         session.ask(Ask.OPEN, b"").expect(Answer.HANDLE).string()
+
+
+def greeting_with_limits(longest: int) -> bytes:
+    name = b"limits@openssh.com"
+    version = b"\x02\0\0\0\x03" + b"".join(len(each).to_bytes(4, "big") + each for each in (name, b"1"))
+    limits = b"\xc9\0\0\0\x01" + longest.to_bytes(8, "big") * 4
+    return b"".join(len(each).to_bytes(4, "big") + each for each in (version, limits))
+
+
+@pytest.mark.parametrize(("told", "taken"), [(0, 32768), (261_120, 261_120), (1 << 40, (1 << 20) - 1024)])
+def test_what_is_asked_for_at_once_stays_in_bounds_whatever_the_server_allows(told: int, taken: int) -> None:
+    session = SftpSession(Scripted(greeting_with_limits(told)))
+
+    assert (session.read_size, session.write_size) == (taken, taken)
+
+
+def test_a_packet_that_is_longer_than_any_answer_is_not_waited_for() -> None:
+    from mqi_cli.hosts.sftp_protocol import Ask
+
+    session = SftpSession(Scripted(GREETING + (2 << 20).to_bytes(4, "big") + b"\x68\0\0\0\x01" + bytes(2 << 20)))
+    with pytest.raises(SftpLost, match="not SFTP"):
+        session.ask(Ask.READ, b"")
