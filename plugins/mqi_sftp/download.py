@@ -119,6 +119,7 @@ def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Place
         Fetcher(files, origin, landing, marks, meter).carry_out(plan, directories_of(results.manifest))
         if origin.walk(files, alive=meter.alive).entries != results.tree.entries:
             raise changed_meanwhile()
+        landing.date_directories(results.tree.entries)
     return results.manifest
 
 

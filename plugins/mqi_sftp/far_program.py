@@ -137,8 +137,9 @@ flush() { if [ "$more" -le 16 ]; then find "$mine" -print0 | xargs -0 sync -d; e
 # an older `sync` flushes only everything; one that can do better and failed has met a failing disk
 { flush || { ! sync -d / 2>/dev/null && sync; }; } & flushing=$!
 hashed() { # the files that are named on standard input; several programs at once, each for so many files
+    # appended, since a number comes again where many programs were started
     [ "$size" -gt 0 ] || { xargs -0 -r $hash; return; }
-    xargs -0 -r -P 4 -n "$size" sh -c "$hash"' "$@" > "../$0/hashed.$$"' "$notes"
+    xargs -0 -r -P 4 -n "$size" sh -c "$hash"' "$@" >> "../$0/hashed.$$"' "$notes"
     cat "../$notes"/hashed.* | sort -k 2
 }
 others() { find . -mindepth 1 ! -type f \( -type d -empty -printf 'd %P\0' -o ! -type d -printf 'x %P\0' \) | sort -z; }
@@ -158,6 +159,7 @@ if [ "$sum" != "$wanted" ]; then
     exit 0
 fi
 wait "$flushing" || { say 'failed sync'; exit 0; }
+sync -d "$notes/.input.sha256" "$notes/.input.json" || sync
 mv -f "$notes/.input.sha256" "$notes/.input.json" . || { say 'failed mv'; exit 0; }
 if [ -e input ]; then
     mv -T input ".replaced-$fence" && mv -T "$mine" input || { say 'failed mv'; exit 0; }

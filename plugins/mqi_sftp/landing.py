@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqi_cli import RetryLater
-from mqi_sftp.plan import DIRECTORY_MODE, Fence, Mark, newest
+from mqi_cli import Entry, RetryLater
+from mqi_sftp.plan import DIRECTORY_MODE, Fence, Mark, newest, whole_mtime
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -202,6 +202,13 @@ class Landing:
             else:
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     target.unlink()
+
+    def date_directories(self, entries: Iterable[Entry]) -> None:
+        """Give the directories among the results their times, once nothing more comes into them."""
+        for each in entries:
+            if each.is_dir and each.mtime_ns:
+                mtime = whole_mtime(each.mtime_ns)
+                os.utime(self.results / each.path, (mtime, mtime))
 
     def settle(self) -> None:
         """Put the results in their place in one step; what is there is moved out of the way first, then removed.

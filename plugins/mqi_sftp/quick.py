@@ -168,6 +168,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         rest = rest[each.size :]
         landing.keep_file(each.path, mark=Mark.due(each))
         meter.move(each.size)
+    landing.date_directories(found.tree.entries)
     ctx.log.info("%d files from %s in one answer, proven there and here", len(found.files), host.name)
     return found.manifest
 

@@ -135,6 +135,7 @@ class DownStream:
             manifest = self._hashed(far, first=self._receive_all)
         if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
+        landing.date_directories(self._tree.entries)
         return manifest
 
     def _make(self, plan: FetchPlan, manifest: Manifest) -> None:

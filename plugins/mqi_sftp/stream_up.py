@@ -213,7 +213,7 @@ class UpStream:
             for each, length, place in share.begun:
                 if self._append(far, each, length, place):
                     sent.add(each.path)
-            far.say(f"stream {_at_once(proven)} {proven.files}", now=False)
+            far.say(f"stream {_at_once(proven)} {len(entries)}", now=False)
             del files
             self._stream(far, [each for each in entries if each.path not in sent])
             check_at_rest(self._case, entries)

@@ -113,6 +113,73 @@ def test_hashes_of_several_programs_are_put_in_order_whoever_ends_first(ssh_benc
     assert done.facts["sent_bytes"] == done.facts["bytes"], "proven at the first go"
 
 
+def test_a_process_number_that_comes_again_loses_no_hashes(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {f"{number:02d}": random.Random(number).randbytes(1 << 20) for number in range(30)})
+
+    def numbers_again(program: str) -> str:
+        assert "hashed.$$" in program
+        assert "-P 4" in program
+        return program.replace("hashed.$$", "hashed.1").replace("-P 4", "-P 1")
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=numbers_again))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == done.facts["bytes"], "proven at the first go"
+
+
+def test_few_files_in_many_directories_are_flushed_as_one(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {f"d{number}/e/f/g/h/file": b"1" for number in range(4)})
+
+    def can_not_flush_one_by_one(program: str) -> str:
+        assert "xargs -0 sync -d" in program
+        return program.replace("xargs -0 sync -d", "xargs -0 false")
+
+    assert isinstance(ssh_bench.upload(host=HostThrough(ssh_bench.host, far=can_not_flush_one_by_one)), Done)
+
+
+def test_the_records_are_on_the_disk_before_they_have_their_names(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1"})
+    log = ssh_bench.directory / "log"
+    told = "".join(f'{each}() {{ echo "{each} $*" >> {log}; command {each} "$@"; }}\n' for each in ("sync", "mv"))
+
+    ssh_bench.upload(host=HostThrough(ssh_bench.host, far=lambda program: told + program))
+
+    lines = [line for line in log.read_text().splitlines() if ".input.json" in line]
+    assert [line.split()[0] for line in lines] == ["sync", "mv"]
+    assert ".input.sha256" in lines[0]
+
+
+@pytest.mark.parametrize("quickly", [False, True])
+def test_times_hard_links_and_holes_pass_both_ways(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch, quickly: bool
+) -> None:
+    monkeypatch.setattr("mqi_sftp.quick.MOST_FILES", 64 if quickly else -1)
+
+    def make(place: Path) -> None:
+        fill(place, {"d/e/file": b"1", "d/other": b"2"}, empty=["hollow"])
+        os.link(place / "d" / "other", place / "linked")
+        with (place / "d" / "sparse").open("wb") as sparse:
+            sparse.seek(3 << 20)
+            sparse.write(b"end")
+        for number, each in enumerate(sorted(place.rglob("*"), reverse=True)):  # below first
+            os.utime(each, (1_600_000_000 + number, 1_600_000_000 + number))
+
+    def times(place: Path) -> dict[str, int]:
+        return {str(each.relative_to(place)): int(each.stat().st_mtime) for each in place.rglob("*")}
+
+    make(ssh_bench.source)
+    make(ssh_bench.outputs)
+
+    assert isinstance(ssh_bench.upload(), Done)
+    assert isinstance(ssh_bench.download(), Done)
+
+    for there, here in ((ssh_bench.source, ssh_bench.input), (ssh_bench.outputs, ssh_bench.destination)):
+        assert contents(here) == contents(there)
+        assert {each.stat().st_nlink for each in here.rglob("*") if each.is_file()} == {1}
+        differ = {path for path, time in times(there).items() if times(here)[path] != time}
+        assert differ == set()
+
+
 def test_what_the_far_side_can_not_write_is_not_read_as_commands(
     tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
 ) -> None:
