@@ -187,6 +187,25 @@ def test_what_two_earlier_turns_left_is_put_together(ssh_bench: Bench) -> None:
     ] == []
 
 
+def test_what_earlier_turns_left_is_not_taken_for_a_full_disk(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large.raw": LARGE["large.raw"][: 4 << 20]})
+    for name in (".incoming-0-1", ".taken-0-1", ".replaced-0-2"):
+        fill(ssh_bench.root / name, {"large.raw": LARGE["large.raw"][: 3 << 20]})
+
+    def has_ten_megabytes(program: str) -> str:
+        assert "$(stat -f -c '%a %S %c %d' .)" in program
+        return program.replace(
+            "$(stat -f -c '%a %S %c %d' .)", "$(( (10485760 - $(du -sb . | cut -f 1)) / 1024 )) 1024 0 0"
+        )
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=has_ten_megabytes))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 1 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
 def test_a_turn_that_is_cut_at_the_start_of_a_new_revision_does_not_forget_the_old_one(ssh_bench: Bench) -> None:
     fill(ssh_bench.source, {f"{number}": bytes([number]) * 50_000 for number in range(30)})
     ssh_bench.upload()

@@ -341,15 +341,17 @@ def test_a_turn_that_fails_before_it_goes_on_leaves_the_beginning_to_the_next_on
     with TcpProxy(sshd.port) as proxy:
         bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
         fill(bench.outputs, LARGE)
-        proxy.cut_after(down=4 << 20)
+        proxy.cut_after(down=5 << 20)
         with pytest.raises(HostError):
             bench.download()
+        (begun,) = bench.destination.parent.glob(".mqi-*/arriving/file")
+        proven = begun.stat().st_size // (1 << 20) << 20
 
         fails(bench)
         done = bench.download()
 
     assert isinstance(done, Done)
-    assert 0 < done.facts["fetched_bytes"] < 4 << 20
+    assert done.facts["fetched_bytes"] == (6 << 20) - proven
     assert contents(bench.destination) == contents(bench.outputs)
 
 
