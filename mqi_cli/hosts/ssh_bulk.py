@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mqi_cli.errors import HostUnreachable
 from mqi_cli.hosts import openssh
+from mqi_cli.hosts.openssh_process import ClientProcess, started
 from mqi_cli.hosts.sftp_protocol import SftpLost
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh_command import command_line
@@ -44,13 +45,13 @@ class SshBulk:
         return bool(self._arguments)
 
     @contextlib.contextmanager
-    def process(self, argv: Sequence[str]) -> Iterator[openssh.ClientProcess | None]:
+    def process(self, argv: Sequence[str]) -> Iterator[ClientProcess | None]:
         """Start a program, and end its client afterwards."""
-        line = command_line(openssh.started(argv))
+        line = command_line(started(argv))
 
-        def open_process() -> openssh.ClientProcess:
+        def open_process() -> ClientProcess:
             client = self._client(["--", self._config.hostname, line])
-            process = openssh.ClientProcess(client)
+            process = ClientProcess(client)
             try:
                 process.greet(2 * self._config.connect_timeout)
             except BaseException:

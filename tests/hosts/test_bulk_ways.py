@@ -15,9 +15,9 @@ import pytest
 
 from mqi_cli.config.model import SshHostSection
 from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable, NoShell
-from mqi_cli.hosts import openssh
 from mqi_cli.hosts.base import Receiving, Sending
 from mqi_cli.hosts.openssh import Unsuitable, client_arguments, read_failure
+from mqi_cli.hosts.openssh_process import ClientProcess
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.ssh_command import SshProcess
 from mqi_cli.hosts.sshd import OpenSSHServer, make_key
@@ -134,7 +134,7 @@ def test_what_may_be_little_opens_one_way_and_from_the_second_time_on_a_connecti
         with host.start(["true"], bulk=None) as process:
             ways.append(type(process))
 
-    assert ways == [openssh.ClientProcess, SshProcess, SshProcess]
+    assert ways == [ClientProcess, SshProcess, SshProcess]
 
 
 def test_a_connection_for_bulk_data_agrees_on_a_quick_key_exchange() -> None:
@@ -152,7 +152,7 @@ def test_where_the_client_can_not_be_used_the_connections_do(ssh_host: MakeHost,
 
     with contextlib.suppress(HostRefused), host.start(["echo", "here"], bulk=True) as process:
         assert process.stdout.read() == b"here\n"
-        assert not isinstance(process, openssh.ClientProcess)
+        assert not isinstance(process, ClientProcess)
 
 
 def test_an_account_without_a_shell_says_so_at_once(sshd: OpenSSHServer, ssh_host: MakeHost) -> None:
