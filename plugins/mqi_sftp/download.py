@@ -11,6 +11,7 @@ from mqi_cli import (
     Clock,
     Done,
     Files,
+    GiveUp,
     HostFault,
     Manifest,
     NoShell,
@@ -67,9 +68,14 @@ def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
 
 
 def _wait_for_room(error: OSError) -> Wait:
-    """Wait for room on this machine without using up tries. Raises `RetryLater` for any other error of this machine."""
+    """Wait for room on this machine without using up tries. Raises what any other error of this machine means."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Wait(LOOK_AGAIN, "the disk for the results is full")
+    if error.errno == errno.ENAMETOOLONG:
+        raise GiveUp(
+            "a result has a longer name, or path, than this machine's disk takes",
+            hint="name a shorter place in `to`, or let the run step use shorter names; then: mqi case retry",
+        ) from error
     raise RetryLater(
         f"the results can't be written here: {describe_os_error(error)}", hint="check the disk that `to` names"
     ) from error

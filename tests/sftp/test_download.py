@@ -376,6 +376,22 @@ def test_another_error_of_this_machine_is_tried_again_without_its_path(
     assert "secret-name" not in caught.value.message
 
 
+def test_a_name_that_is_too_long_for_this_machine_s_disk_is_not_tried_again_and_again(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    def takes_short_names(_handle: int) -> None:
+        raise OSError(errno.ENAMETOOLONG, "File name too long", "secret-name")
+
+    monkeypatch.setattr("mqi_sftp.fetch.os.fsync", takes_short_names)
+
+    with pytest.raises(GiveUp, match="longer name") as caught:
+        local_bench.download()
+
+    assert "secret-name" not in caught.value.message
+
+
 def test_a_really_full_disk_is_noticed_and_used_again_once_there_is_room(ssh_bench: Bench) -> None:
     place = ssh_bench.destination.parent
     place.mkdir(parents=True)
