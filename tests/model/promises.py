@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.far_side import FarSide
+from model.model import JOB
 from model.world import HOST, JOBS, World
 from mqi_cli.message import command_id
 
 LIVE = ("queued", "working", "waiting")
 
 
-def check(world: World, far: FarSide, marks: dict[tuple[int, str, str], tuple[int, int]]) -> None:
-    """Assert every promise. `marks` keeps, from call to call, how far each part has come."""
-    parts = [part for (case,) in world.rows("SELECT id FROM case_") for part in world.store.parts.of_case(case)]
-    nothing_goes_back(parts, marks)
+PartName = tuple[int, str, str]  # case, step, part
+
+
+@dataclass
+class Marks:
+    """What the promises keep from call to call: the attempt and turn that each part has come to, and who had each GPU."""
+
+    parts: dict[PartName, tuple[int, int]] = field(default_factory=dict)
+    holders: dict[str, PartName | None] = field(default_factory=dict)
+
+
+def check(world: World, far: FarSide, marks: Marks) -> None:
+    """Assert every promise."""
+    parts = world.parts()
+    nothing_goes_back(parts, marks.parts)
+    no_gpu_is_given_on_which_somebody_else_computes(world, parts, marks.holders)
     one_holder_for_each_part(parts)
     a_gpu_is_where_its_run_is(world, far, parts)
     a_command_waits_for_each_queued_part_and_for_no_other(world, parts)
@@ -24,23 +38,34 @@ def check(world: World, far: FarSide, marks: dict[tuple[int, str, str], tuple[in
     no_more_jobs_than_the_host_takes(parts)
 
 
-def nothing_goes_back(parts: list[Any], marks: dict[tuple[int, str, str], tuple[int, int]]) -> None:
+def nothing_goes_back(parts: list[Any], marks: dict[PartName, tuple[int, int]]) -> None:
     """Attempts, and turns within an attempt, only ever go up."""
-    newest: dict[tuple[int, str, str], tuple[int, int]] = {}
+    newest: dict[PartName, tuple[int, int]] = {}
     for part in parts:
-        name = (part.case, part.step, part.part)
+        name = _name(part)
         newest[name] = max(newest.get(name, (0, 0)), (part.attempt, part.turn))
     for name, before in marks.items():
         assert newest[name] >= before, f"{name} went back from {before} to {newest[name]}"
     marks.update(newest)
 
 
+def no_gpu_is_given_on_which_somebody_else_computes(
+    world: World, parts: list[Any], marks: dict[str, PartName | None]
+) -> None:
+    """Who holds a GPU may get company there; nobody new is put beside a process that is surely of no run."""
+    names = {part.id: _name(part) for part in parts}
+    for gpu in world.store.gpus.all():
+        holder = names.get(gpu.lease or 0)
+        assert holder in (None, marks.get(gpu.uuid)) or not gpu.foreign, f"{gpu.uuid} was given to {holder}"
+        marks[gpu.uuid] = holder
+
+
 def one_holder_for_each_part(parts: list[Any]) -> None:
     """At most one attempt of a part is live: the newest."""
-    newest = {(part.case, part.step, part.part): part.id for part in sorted(parts, key=lambda each: each.attempt)}
+    newest = {_name(part): part.id for part in sorted(parts, key=lambda each: each.attempt)}
     for part in parts:
         if part.state in LIVE:
-            assert newest[part.case, part.step, part.part] == part.id, f"an old attempt is live: {part}"
+            assert newest[_name(part)] == part.id, f"an old attempt is live: {part}"
 
 
 def a_gpu_is_where_its_run_is(world: World, far: FarSide, parts: list[Any]) -> None:
@@ -100,7 +125,7 @@ def what_does_not_move_says_why_and_something_is_in_its_way(world: World, parts:
 
 
 def _is_free(world: World, gpu: Any) -> bool:
-    stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at
+    stale = gpu.freed_at is not None and gpu.freed_at >= gpu.seen_at and not gpu.foreign
     seen = world.clock.now() - gpu.seen_at <= 600
     return gpu.present and seen and not gpu.held and gpu.lease is None and (stale or not gpu.processes)
 
@@ -114,11 +139,15 @@ def the_log_tells_everything_once(world: World) -> None:
 
 
 def jobs(parts: list[Any]) -> int:
-    """Count the runs on the host."""
-    return sum(1 for part in parts if part.state in LIVE and part.job and part.turn > 0)
+    """Count the parts that have a run on the host, or may have."""
+    having = [part for part in parts if part.state in LIVE or part.waiting_for == "end"]
+    return len({_name(part) for part in having if part.step == JOB and not part.plan and part.turn > 0})
+
+
+def _name(part: Any) -> PartName:
+    return part.case, part.step, part.part
 
 
 def no_more_jobs_than_the_host_takes(parts: list[Any]) -> None:
-    """The host has no more jobs than its limit; only ending one that was given up may come on top."""
-    ending = sum(1 for part in parts if part.state in LIVE and part.job and part.cancel)
-    assert jobs(parts) <= JOBS + ending
+    """The host has no more jobs than its limit."""
+    assert jobs(parts) <= JOBS

@@ -7,6 +7,9 @@ go well for a while: then every case must come to its end. A failure is printed 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from model import model, promises
 from model.far_side import FarSide
 from model.wires import ListBroker, ListLanes
-from model.world import HOST, LANES, World
+from model.workers import HOW, Turn
+from model.world import FANS_OUT, HOST, LANES, PLAIN, World
+from mqi_cli.acts import Acts
 from mqi_cli.broker.base import Outgoing
 from mqi_cli.broker.embedded import EmbeddedBroker
 from mqi_cli.errors import UsageError
-from mqi_cli.message import EVENTS_LANE, TURN_ENDS, Command, Event, EventKind, decode, encode, event_id
+from mqi_cli.message import EVENTS_LANE, TURN_ENDS, Command, Event, EventKind, decode, encode
 from mqi_cli.patrol import GpuSeen, GpusSeen, HostSeen
 from mqi_cli.testing import FakeClock
 
@@ -30,7 +35,6 @@ CASES = 3
 GPUS = ("GPU-1", "GPU-2", "GPU-3")  # one more than the host takes jobs; the operator may hold them
 PART_STATES = {"queued": "asked", "waiting": "waits"}
 
-HOW = ("waits", "retry", "gives up", "bug", "host down", "other config")  # and "well": how a worker's turn ends
 crashes = st.one_of(st.none(), st.integers(0, 9))  # at which durable point the process dies
 MISHAPS = (
     "a worker dies",
@@ -40,26 +44,9 @@ MISHAPS = (
     "a command comes again",
     "a lane is purged",
 )
+SIGHTS = ("the GPUs", "foreign work", "work of whoever it is", "one GPU is gone", "the GPUs renumbered")
 which = st.integers(0, 5)
 seconds = st.sampled_from([6, 25, 61, 130, 400])
-
-
-class Turn:
-    """A command in a worker's hands."""
-
-    def __init__(self, command: Command, worker: str) -> None:
-        self.command = command
-        self.worker = worker
-        self.told = 0
-
-    def event(self, kind: EventKind, data: dict[str, Any]) -> Event:
-        """Return the worker's next report."""
-        self.told += 1
-        command = self.command
-        return Event(
-            event_id(command.id, kind, self.told), kind, self.worker, 0.0, command.case, command.step, command.part,
-            command.attempt, command.turn, data,
-        )  # fmt: skip
 
 
 class ConductorMachine(RuleBasedStateMachine):
@@ -74,7 +61,7 @@ class ConductorMachine(RuleBasedStateMachine):
         self.world = World(self.connect)
         self.far = FarSide()
         self.cases: dict[str, model.Case] = {}
-        self.marks: dict[Any, tuple[int, int]] = {}
+        self.marks = promises.Marks()
         self.seen: set[str] = set()
         self.hands: list[Turn] = []
         self.air: list[Event] = []  # reports on their way
@@ -84,28 +71,29 @@ class ConductorMachine(RuleBasedStateMachine):
 
     # ---- a case comes; commands go to workers ----
 
-    @initialize(reached=st.lists(st.integers(0, 3), min_size=1, max_size=CASES))
-    def cases_have_come(self, reached: list[int]) -> None:
-        """Let cases come, and each go well for some turns: it is to be uploaded, to run, to be looked after, to be filed."""
+    @initialize(reached=st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=CASES))
+    def cases_have_come(self, reached: list[tuple[bool, int]]) -> None:
+        """Let cases come, with parts or without, and each go well for some turns: it is to be uploaded, to be planned where
+        it has parts, to run, to be looked after, to be filed.
+        """
         self.see_gpus()
-        for turns in reached:
-            self.a_case_comes(None)
+        for fans_out, turns in reached:
+            self.a_case_comes(fans_out, None)
             for _ in range(turns):
                 self.world.clock.turn(6)
                 self.world.turn()
-                for lane in self.lanes():
-                    self.turned(lane, "well")
-                if turns == 3:
+                self.each_lane_works()
+                if turns == 3 + fans_out:
                     self.runs_end()
 
     @precondition(lambda self: len(self.cases) < CASES)
-    @rule(crash=crashes)
-    def a_case_comes(self, crash: int | None) -> None:
-        name = f"case-{len(self.cases) + 1}"
-        self.world.find(self.world.complete_case(name), crash)
-        row = self.world.store.cases.newest("in", name)
+    @rule(fans_out=st.booleans(), crash=crashes)
+    def a_case_comes(self, fans_out: bool, crash: int | None) -> None:
+        name, source = f"case-{len(self.cases) + 1}", FANS_OUT if fans_out else PLAIN
+        self.world.find(self.world.complete_case(source, name), crash)
+        row = self.world.store.cases.newest(source, name)
         assert row is not None
-        self.cases[row.key] = model.new_case()
+        self.cases[row.key] = model.new_case(fans_out=fans_out)
         self.world.turn()
 
     @precondition(lambda self: self.lanes())
@@ -147,58 +135,10 @@ class ConductorMachine(RuleBasedStateMachine):
     @rule(number=which, how=st.one_of(st.just("well"), st.sampled_from(["progress", "remembers", *HOW])))
     def a_worker_works(self, number: int, how: str) -> None:
         turn = self.hands[number % len(self.hands)]
-        kind, data = self.performed(turn, how)
+        kind, data = turn.perform(how, self.far)
         self.air.append(turn.event(kind, data))
         if kind in TURN_ENDS:
             self.hands.remove(turn)
-
-    def performed(self, turn: Turn, how: str) -> tuple[EventKind, dict[str, Any]]:
-        """Do what a stage does, and say what the worker reports."""
-        command = turn.command
-        plain = {"reason": how, "hint": "", "after": None, "host": ""}
-        match how:
-            case "progress":
-                return EventKind.PROGRESS, {"done": 1, "total": 2, "unit": "files"}
-            case "remembers":
-                return EventKind.REMEMBERED, {"facts": {turn.worker: turn.told}}
-            case "bug":
-                if command.step == model.JOB:
-                    self.run_turn(command)
-                return EventKind.BUG, {"reason": "ValueError", "traceback": "somewhere"}
-            case "host down" if command.step != "archive":
-                return EventKind.RETRY, plain | {"host": HOST}
-            case "other config":
-                return EventKind.WAIT, {"seconds": 10.0, "note": "its config says otherwise"}
-        if command.step == model.JOB:
-            return self.run_turn(command)
-        match how:
-            case "waits":
-                return EventKind.WAIT, {"seconds": 5.0, "note": "later"}
-            case "retry":
-                return EventKind.RETRY, plain
-            case "gives up":
-                return EventKind.GAVE_UP, plain
-        return EventKind.DONE, {"facts": {"by": turn.worker}}
-
-    def run_turn(self, command: Command) -> tuple[EventKind, dict[str, Any]]:
-        """Do what the stage `run` does: nothing ends it but what is proven on the far side."""
-        part = (command.case, command.step, command.part)
-        if command.cancel:
-            self.far.kill(part, command.attempt)
-            return EventKind.CANCELLED, {"note": "ended"}
-        if not self.far.look(part, command.attempt) and not command.gpus:
-            return EventKind.RETRY, {"reason": "it was given no GPU", "hint": "", "after": None, "host": ""}
-        match self.far.submit(part, command.attempt, {gpu.uuid for gpu in command.gpus}):
-            case "well":
-                return EventKind.DONE, {"facts": {"exit": 0}}
-            case "busy":
-                self.far.kill(part, command.attempt - 1)
-                return EventKind.WAIT, {"seconds": 2.0, "note": "an earlier run is ended first"}
-            case "lives":
-                return EventKind.WAIT, {"seconds": 5.0, "note": "it runs"}
-            case "lost":
-                return EventKind.RETRY, {"reason": "it vanished", "hint": "", "after": None, "host": ""}
-        return EventKind.GAVE_UP, {"reason": "exit code 1", "hint": ""}
 
     @precondition(lambda self: self.far.living())
     @rule(number=which, end=st.sampled_from(["well", "badly", "lost"]))
@@ -231,7 +171,7 @@ class ConductorMachine(RuleBasedStateMachine):
             case "a worker dies" if self.hands:
                 self.hands.pop(number % len(self.hands))
             case "a worker dies after its work" if self.hands:
-                self.performed(self.hands.pop(number % len(self.hands)), "well")  # and could not say so
+                self.hands.pop(number % len(self.hands)).perform("well", self.far)  # and could not say so
             case "a report is lost" if self.air:
                 self.air.pop(number % len(self.air))
             case "a report comes again" if self.sent:
@@ -272,10 +212,16 @@ class ConductorMachine(RuleBasedStateMachine):
     def work_goes_on(self, runs_end: bool) -> None:
         if runs_end:
             self.runs_end()
-        for lane in self.lanes():
-            self.turned(lane, "well")
+        self.each_lane_works()
         self.world.clock.turn(6)
         self.world.turn()
+
+    def each_lane_works(self) -> None:
+        """Let every command that is out now have a turn that goes well."""
+        out = [(lane, self.world.workers.depth(lane).ready) for lane in self.lanes()]
+        for lane, commands in out:
+            for _ in range(commands):
+                self.turned(lane, "well")
 
     def turned(self, lane: str, how: str, crash: int | None = None) -> None:
         """Let a worker take a command, do it, and report it, and let both reports come."""
@@ -283,7 +229,7 @@ class ConductorMachine(RuleBasedStateMachine):
         if turn is not None:
             self.hands.remove(turn)
             self.delivered(self.air.pop())
-            self.delivered(turn.event(*self.performed(turn, how)), crash=crash)
+            self.delivered(turn.event(*turn.perform(how, self.far)), crash=crash)
 
     # ---- time ----
 
@@ -305,33 +251,36 @@ class ConductorMachine(RuleBasedStateMachine):
     @rule(act=st.sampled_from(["retry", "rerun", "pause", "resume", "cancel", "priority"]), number=which, crash=crashes)
     def the_operator_acts(self, act: str, number: int, crash: int | None) -> None:
         key = sorted(self.cases)[number % len(self.cases)]
-        case, row = self.cases[key], self.world.store.cases.by_key(key)
+        case, values = self.cases[key], (number,) if act == "priority" else ()
+        does = {
+            "retry": model.retried, "rerun": model.rerun, "cancel": model.cancelled,
+            "pause": lambda case: case.update(paused=True), "resume": lambda case: case.update(paused=False),
+        }.get(act, lambda case: None)  # fmt: skip
+        name = "set_priority" if act == "priority" else act
+        if self.operated(key, lambda acts, identity: getattr(acts, name)(identity, *values), crash):
+            does(case)
+
+    @precondition(lambda self: any(case["fans_out"] for case in self.cases.values()))
+    @rule(act=st.sampled_from(["retry", "cancel"]), number=which, part=st.sampled_from(["1", "2", "3"]), crash=crashes)
+    def the_operator_acts_on_a_part(self, act: str, number: int, part: str, crash: int | None) -> None:
+        keys = [key for key, case in sorted(self.cases.items()) if case["fans_out"]]
+        key = keys[number % len(keys)]
+        if self.operated(key, lambda acts, identity: getattr(acts, act)(identity, part=part), crash):
+            (model.retried if act == "retry" else model.part_cancelled)(self.cases[key], part)
+
+    def operated(self, key: str, act: Callable[[Acts, int], object], crash: int | None) -> bool:
+        """Let an operator do something to a case; say whether it was done."""
+        row = self.world.store.cases.by_key(key)
         assert row is not None
-        before = self.world.stand()
+        before, done = self.world.stand(), False
         try:
-            if act == "priority":
-                self.world.act(lambda acts: acts.set_priority(row.id, number), crash)
-            else:
-                self.world.act(lambda acts: getattr(acts, act)(row.id), crash)
+            self.world.act(lambda acts: act(acts, row.id), crash)
+            done = self.world.stand() != before  # else it was killed before it was durable
         except UsageError as refusal:
             assert refusal.message
             assert self.world.stand() == before, "a refused act changed something"
-        else:
-            if self.world.stand() != before:  # else it was killed before it was durable
-                self.acted(act, case)
         self.world.turn()
-
-    def acted(self, act: str, case: model.Case) -> None:
-        """Change the model as the operator's act must change it."""
-        match act:
-            case "retry":
-                model.retried(case)
-            case "rerun":
-                model.rerun(case)
-            case "cancel":
-                model.cancelled(case)
-            case "pause" | "resume":
-                case["paused"] = act == "pause"
+        return done
 
     @rule(what=st.sampled_from(["drain", "host", *GPUS]), off=st.booleans())
     def the_operator_switches(self, what: str, off: bool) -> None:
@@ -347,43 +296,50 @@ class ConductorMachine(RuleBasedStateMachine):
             self.world.act(lambda acts: acts.hold_gpu(what, held=off))
         self.world.turn()
 
-    @rule(what=st.sampled_from(["the host answers", "the host is down", "the GPUs", "foreign work", "one GPU is gone"]),
-          crash=crashes)  # fmt: skip
+    @rule(what=st.sampled_from(["the host answers", "the host is down", *SIGHTS]), crash=crashes)
     def the_curator_sees(self, what: str, crash: int | None) -> None:
         if "host" in what:
             up = what == "the host answers"
             self.world.find(HostSeen(HOST, up, problem="" if up else "no route"), crash)
         else:
-            self.see_gpus(foreign=what == "foreign work", gone=what == "one GPU is gone")
+            self.see_gpus(what)
         self.world.turn()
 
-    def see_gpus(self, *, foreign: bool = False, gone: bool = False) -> None:
+    def see_gpus(self, what: str = "the GPUs") -> None:
         """Let the curator see the GPUs, with the processes of our own runs and of others."""
-        busy = {uuid for _, _, gpus in self.far.living() for uuid in gpus} | ({GPUS[0]} if foreign else set())
-        seen = [GpuSeen(uuid, n, processes=(7,) if uuid in busy else ()) for n, uuid in enumerate(GPUS)]
-        self.world.find(GpusSeen(HOST, tuple(seen[:-1] if gone else seen)))
+        busy = {uuid for _, _, gpus in self.far.living() for uuid in gpus}
+        numbers = range(len(GPUS), 0, -1) if what == "the GPUs renumbered" else range(len(GPUS))
+        seen = [
+            GpuSeen(uuid, number, processes=(7,) * (uuid in busy)) for uuid, number in zip(GPUS, numbers, strict=True)
+        ]
+        if what in ("foreign work", "work of whoever it is"):
+            foreign = (9,) if what == "foreign work" else ()
+            seen[0] = replace(seen[0], processes=(*seen[0].processes, 9), foreign=foreign)
+        self.world.find(GpusSeen(HOST, tuple(seen[:-1] if what == "one GPU is gone" else seen)))
 
     # ---- what must be true after each act ----
 
     @invariant()
     def every_case_is_where_the_model_has_it(self) -> None:
+        parts = sorted(self.world.parts(), key=lambda each: each.attempt)
+        ends = Counter(case for (case,) in self.world.rows("SELECT case_id FROM event WHERE kind = 'case-done'"))
         for key, case in self.cases.items():
             row = self.world.store.cases.by_key(key)
             assert row is not None
-            for (step, name), part in case["parts"].items():
-                found = self.world.store.parts.latest(row.id, step, name)
-                assert found is not None
-                assert found.attempt == part["attempt"], f"{step} is at attempt {found.attempt}, not {part['attempt']}"
+            newest = {(each.step, each.part): each for each in parts if each.case == row.id}
+            assert newest.keys() == case["parts"].keys()
+            for name, part in list(case["parts"].items()):
+                found, title = newest[name], "/".join(name)
+                assert found.attempt == part["attempt"], f"{title} is at attempt {found.attempt}, not {part['attempt']}"
                 wrong = model.took_over(
-                    case, (step, name), turn=found.turn, state=PART_STATES.get(found.state, str(found.state))
-                )
-                assert not wrong, f"{step}, attempt {found.attempt}: {wrong}"
-                assert dict(found.facts) == part["facts"]
+                    case, name, turn=found.turn, state=PART_STATES.get(found.state, str(found.state))
+                )  # fmt: skip
+                assert not wrong, f"{title}, attempt {found.attempt}: {wrong}"
+                assert (found.current, dict(found.facts)) == (part["current"], part["facts"])
             state = str(row.state) if row.state in ("held", "done", "cancelled") else "moving"
             assert state == case["state"], f"the case should be {case['state']}, and is {row.state}: {row.reason}"
             assert (row.step, row.paused, row.cancelling) == (case["step"], case["paused"], case["cancelling"])
-            told = [each for each in self.world.store.events.of_case(row.id) if each.kind == "case-done"]
-            assert len(told) == case["cases_done"]
+            assert ends[row.id] == case["cases_done"]
 
     @invariant()
     def every_promise_holds(self) -> None:
@@ -412,8 +368,7 @@ class ConductorMachine(RuleBasedStateMachine):
         for _ in range(60):
             while self.air:
                 self.a_report_comes(0, None)
-            for lane in sorted(LANES.values()):
-                self.turned(lane, "well")
+            self.each_lane_works()
             self.runs_end()
             self.see_gpus()
             self.time_passes(61, None)

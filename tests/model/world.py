@@ -22,12 +22,19 @@ from mqi_cli.intake import Intake
 from mqi_cli.patrol import CaseSeen, Finding
 from mqi_cli.stage import Done, Stage, Step, StepOptions, Workflow
 from mqi_cli.store import Store, open_store
+from mqi_cli.store.records import PartRow
+from mqi_cli.store.statements import Rows
+from mqi_cli.store.tables import PartTable
 from mqi_cli.testing import FakeClock
 
 LANES = {"upload": "sftp", "run": "ssh-exec", "archive": "archiver"}
+PLAIN, FANS_OUT = "plain", "parts"  # the sources, each with a workflow of its name
 HOST = "hpc"
 JOBS = 2
 LEASE = 60.0
+_PARTS = Rows(
+    PartTable, lambda: PartTable.select().order_by(PartTable.id)
+)  # put into words once: it is asked for all the time
 _MEMORY = Path("/dev/shm")  # a thousand small databases; what a disk does to them is tested elsewhere
 
 
@@ -36,6 +43,7 @@ class HostOptions(StepOptions):
 
     host: str = HOST
     gpus: int = 0
+    for_each: tuple[str, ...] | None = None
 
 
 def never(case: Any, ctx: Any) -> Done:
@@ -43,18 +51,20 @@ def never(case: Any, ctx: Any) -> Done:
     raise AssertionError("the conductor must not run a stage")
 
 
-WORKFLOW = Workflow(
-    "qa",
-    (
-        Step("upload", Stage("upload", never, LANES["upload"], HostOptions, attempts=ATTEMPTS), HostOptions()),
-        Step(
-            "run",
-            Stage("run", never, LANES["run"], HostOptions, attempts=ATTEMPTS, cancel=never, job=True),
-            HostOptions(gpus=1),
-        ),
-        Step("archive", Stage("archive", never, LANES["archive"], attempts=ATTEMPTS), StepOptions()),
-    ),
-)
+UPLOAD = Stage("upload", never, LANES["upload"], HostOptions, attempts=ATTEMPTS)
+RUN = Stage("run", never, LANES["run"], HostOptions, attempts=ATTEMPTS, cancel=never, plan=never, job=True)
+ARCHIVE = Stage("archive", never, LANES["archive"], attempts=ATTEMPTS)
+
+
+def workflow(source: str) -> Workflow:
+    """Return the workflow of a source's cases."""
+    for_each = ("listed by the plan",) if source == FANS_OUT else None
+    steps = (
+        Step("upload", UPLOAD, HostOptions()),
+        Step("run", RUN, HostOptions(gpus=1, for_each=for_each)),
+        Step("archive", ARCHIVE, StepOptions()),
+    )
+    return Workflow(source, steps)
 
 
 class NoObservers:
@@ -81,12 +91,13 @@ class World:
             file=None,
             state_path=self.directory / "state.db",
             hosts={HOST: LocalHostSection(type="local", base_dir="/nowhere", limits=HostLimits(jobs=JOBS))},
-            sources=(
+            sources=tuple(
                 SourceSection(
-                    path=self.directory / "in", name="in", workflow="qa", complete_when=CompleteWhen(quiet_for=30.0)
-                ),
+                    path=self.directory / name, name=name, workflow=name, complete_when=CompleteWhen(quiet_for=30.0)
+                )
+                for name in (PLAIN, FANS_OUT)
             ),
-            workflows={"qa": WORKFLOW},
+            workflows={name: workflow(name) for name in (PLAIN, FANS_OUT)},
             daemon=DaemonSection(lease=LEASE, retry_first=10.0, retry_most=100.0),
         )
         self._connect = lambda: connect(self.directory, self.clock)
@@ -152,9 +163,13 @@ class World:
         self.clock.turn(seconds)
         self._start()
 
-    def complete_case(self, name: str) -> CaseSeen:
+    def complete_case(self, source: str, name: str) -> CaseSeen:
         """Return the sight of a complete case."""
-        return CaseSeen("in", name, Path("/in") / name, "look", fingerprint="f" * 64, files=1, size=1)
+        return CaseSeen(source, name, Path("/in") / name, "look", fingerprint="f" * 64, files=1, size=1)
+
+    def parts(self) -> list[PartRow]:
+        """Return every attempt of every case, in the order in which they were made."""
+        return [PartRow.of(row) for row in _PARTS.all(self.store.database)]
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the state database."""
