@@ -382,7 +382,6 @@ def test_a_node_that_fails_gives_a_new_attempt_only_once_it_is_back(queue: Bench
     until(lambda: queue.drive_once(second) and len(lines_of(queue.ledger)) == 2, within=40, what="it begins anew")
 
 
-@pytest.mark.soak  # it starts a database
 def test_with_accounting_an_end_is_known_that_the_controller_has_forgotten(
     tmp_path: Path, slurm_with_accounts: SlurmCluster, own_sshd: OpenSSHServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 The one compute node `node1` lives in name spaces of its own where the machine allows that (as root): its processes
 have other numbers and its host another name, so that a run there is as far away as on a real cluster. Two GPUs are
-files. No cgroups, no accounting. One Slurm for each test process that asks for it; every process of it ends with it.
+files. No cgroups. One Slurm, without accounting, for each test process that asks for it, and one with accounting for the
+test that does; every process of theirs ends with them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from servers import free_port, missing
 
 START_LIMIT = 30.0  # seconds; 2 on an idle machine
 MIN_JOB_AGE = 5  # seconds after which the controller forgets a job that has ended; Slurm's own default is 300
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 _MARK = "MQI_TEST_SLURM"  # in the environment of every process of it and of its jobs
 _NODE = "hostname {node}; begin() {{ {daemon} & }}; trap begin USR1; begin; while :; do sleep 1; done"
 _SPACES = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -296,7 +298,7 @@ def _wait(condition: Callable[[], object], what: str, *, on_failure: Callable[[]
 
 @pytest.fixture(scope="session")
 def _slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    for program in ("slurmctld", "slurmd", "munged", "sbatch"):
+    for program in PROGRAMS:
         if shutil.which(program, path=_SEARCH) is None:
             missing("Slurm", package="slurm-wlm and munge")
     cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
@@ -309,10 +311,10 @@ def _slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCl
 
 @pytest.fixture
 def slurm_with_accounts(tmp_path: Path) -> Iterator[SlurmCluster]:
-    """A Slurm of this test alone, with accounting. Needs slurmdbd and MariaDB, which tests/servers/install leaves out."""
-    for program in ("slurmdbd", "mariadbd", "mariadb-install-db", "slurmctld", "slurmd", "munged"):
+    """A Slurm of this test alone, with accounting in a MariaDB of its own."""
+    for program in (*PROGRAMS, "slurmdbd", "mariadbd", "mariadb-install-db", "mariadb"):
         if shutil.which(program, path=_SEARCH) is None:
-            pytest.skip(f"{program} is not installed (packages slurmdbd and mariadb-server)")
+            missing("Slurm's accounting", package="slurmdbd, mariadb-server-core and mariadb-client-core")
     (tmp_path / "slurm").mkdir()
     cluster = SlurmCluster(tmp_path / "slurm", accounting=True)
     try:
