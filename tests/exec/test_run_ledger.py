@@ -215,7 +215,9 @@ def play(trial: Trial, faults: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("trial", [("direct", 1), ("shell", 5)], indirect=True, ids=["direct", "shell"])
+@pytest.mark.parametrize(
+    "trial", [("direct", 1), ("shell", 5), ("slurm", 8)], indirect=True, ids=["direct", "shell", "slurm"]
+)
 def test_a_few_faults_at_random_never_make_two_runs_of_one_part(trial: Trial) -> None:
     play(trial, FAULTS)
 
