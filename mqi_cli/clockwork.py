@@ -87,10 +87,11 @@ class Clockwork:
         jump = (wall - self._wall) - (boot - self._boot)
         self._wall, self._boot = wall, boot
         if abs(jump) > CLOCK_JUMP:
-            log.warning("the wall clock jumped by %.0f s; leases and due times move with it", jump)
+            log.warning("the wall clock jumped by %.0f s; leases, due times and looks at GPUs move with it", jump)
             with self._store.transaction():
                 self._store.parts.shift_times(jump)
                 self._store.hosts.shift_times(jump)
+                self._store.gpus.shift_times(jump)
 
     def _in_transaction(self, seen: PartRow, act: Callable[[PartRow], None]) -> None:
         with self._store.transaction():

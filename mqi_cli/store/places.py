@@ -133,6 +133,12 @@ class Gpus:
                 },
             ).execute(self._database)  # fmt: skip
 
+    def shift_times(self, seconds: float) -> None:
+        """Move the times at which GPUs were looked at and became free: the wall clock has jumped by so much."""
+        GpuTable.update(seen_at=GpuTable.seen_at + seconds, freed_at=GpuTable.freed_at + seconds).execute(
+            self._database
+        )
+
     def _rows(self, query: Any) -> list[GpuRow]:
         return _gpus(query.dicts().execute(self._database))
 

@@ -373,6 +373,27 @@ def test_a_gpu_that_became_free_without_a_word_is_found_by_the_clock(make_bench:
     assert sorted(bench.fresh(case).state for case in cases) == [CaseState.RUNNING, CaseState.WAITING]
 
 
+def test_a_jump_of_the_wall_clock_makes_a_look_at_the_gpus_neither_older_nor_younger(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    case = bench.case()
+    bench.clock.jump(3600)
+    bench.clockwork.tick()
+    bench.do(bench.command())
+    first = bench.command()
+    assert (first.step, len(first.gpus)) == ("run", 1)
+    bench.do(first)
+    assert bench.fresh(case).step == "archive"
+
+    bench.clock.jump(-2 * 86_400)
+    bench.clockwork.tick()
+    bench.commands()
+    bench.clock.turn(700)
+    later = bench.case()
+    bench.do(bench.command())
+    assert "the last look at the GPUs of hpc is" in bench.part(later).reason
+
+
 def test_a_lease_of_a_part_that_ended_is_given_free_after_a_while(make_bench: Any) -> None:
     """Nothing of ours leaves such a lease; a state database that was mended by hand may."""
     bench = make_bench(gpus=1)

@@ -79,6 +79,11 @@ def passing(seconds: int) -> Act:
     return lambda machine, crash: machine.time_passes(seconds, crash)
 
 
+def jump(seconds: int) -> Act:
+    """Let somebody set the wall clock."""
+    return lambda machine, _: machine.time_goes_oddly(0, True, seconds)
+
+
 def work(machine: ConductorMachine, crash: int | None) -> None:
     """Let everybody work on."""
     if machine.lanes():
@@ -99,6 +104,7 @@ STORIES: dict[str, list[Act]] = {
         parted(3), switch("GPU-3", off=True), cases(1), sight("foreign work"), run_ends("well"), passing(6), work,
         sight("the GPUs"), work,
     ],
+    "the wall clock is set ahead and back": [cases(0), jump(3600), turn("well"), jump(-86_400), passing(6), work],
     "a host that is down uses up nobody's tries": [
         cases(0, 0), turn("host down"), turn("host down"), passing(25), turn("host down"), passing(61), work,
     ],
