@@ -132,7 +132,8 @@ STORIES: dict[str, list[Act]] = {
         operator("cancel", part="1"), work, operator("retry"), work,
     ],
     "a part could not be cancelled and keeps its GPU": [
-        parted(3), operator("cancel"), turn("gives up"), work, operator("rerun"), operator("cancel"), work, operator("rerun"),
+        parted(3), operator("cancel"), turn("gives up"), work, operator("rerun"), operator("cancel"), turn("gives up"),
+        operator("cancel", part="1"), work, operator("cancel"), operator("rerun"),
     ],
     "a bug in the plan": [
         parted(1), turn("bug"), operator("cancel"), operator("retry"), turn("bug"), operator("retry"), work, work,
