@@ -37,9 +37,13 @@ def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
             return []
         there, earlier = _there(files, ctx)
         plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
+        goes_on = bool(plan.resume) and (files.copies or ctx.host.config.type == "local" or _has_programs(ctx))
     return [
         *(Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)),
-        *(Move("continue", each.size - length, each.path) for each, length in plan.resume),
+        *(
+            Move("continue", each.size - length, each.path) if goes_on else Move("send", each.size, each.path)
+            for each, length in plan.resume
+        ),
         *(Move("send", each.size, each.path) for each in plan.send),
     ]
 

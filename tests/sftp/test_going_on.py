@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import Done, Host, HostError, RetryLater, build_manifest
+from mqi_cli import Copying, Done, Host, HostError, RetryLater, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
-from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, FilesThrough, HostThrough, contents, fill, flip_a_byte, sample_case
 
 # the first ones with every run, fifty each way with the tests that take minutes
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 50))]
@@ -137,6 +138,77 @@ def test_a_large_file_goes_on_in_its_middle(cuttable: tuple[Bench, TcpProxy]) ->
     assert isinstance(done, Done)
     assert 0 < done.facts["sent_bytes"] < 5 << 20
     assert contents(bench.input) == contents(bench.source)
+
+
+TWENTY = random.Random(20).randbytes(20 << 20)
+
+
+@pytest.fixture
+def cuttable_files(
+    tmp_path: Path, sftp_server: OpenSSHServer, make_host: Callable[..., Host]
+) -> Iterator[tuple[Bench, TcpProxy]]:
+    """The same, and the account runs no programs."""
+    with TcpProxy(sftp_server.port) as proxy:
+        yield Bench(tmp_path, make_host("sftp_only", port=proxy.port)), proxy
+
+
+def test_without_a_shell_too_a_large_upload_goes_on_in_its_middle_and_a_dry_run_says_so(
+    cuttable_files: tuple[Bench, TcpProxy],
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.source, {"large.raw": TWENTY})
+
+    proxy.cut_after(up=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.upload()
+    (would,) = preview_upload(bench.case(), bench.context("upload"))
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["sent_bytes"] <= 0.45 * len(TWENTY)
+    assert (would.act, would.size) == ("continue", done.facts["sent_bytes"])
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
+
+
+class CopiesNothing(FilesThrough):
+    """A file server without `copy-data`: OpenSSH before 9.0, and most others."""
+
+    copies = False
+
+    def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+        return iter(())
+
+
+def test_where_neither_a_shell_nor_the_server_copies_a_beginning_the_file_is_sent_anew_and_a_dry_run_says_so(
+    tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+    fill(bench.source, LARGE)
+    fill(bench.root / ".incoming-0-1", {"large.raw": LARGE["large.raw"][: 3 << 20]})
+    host = HostThrough(bench.host, CopiesNothing)
+
+    (would,) = preview_upload(bench.case(), bench.context("upload", host=host))
+    done = bench.upload(host=host)
+
+    assert (would.act, would.size) == ("send", 5 << 20)
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5 << 20
+    assert contents(bench.input) == contents(bench.source)
+
+
+def test_without_a_shell_a_beginning_that_is_wrong_is_found_and_the_file_sent_whole(
+    tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+    fill(bench.source, LARGE)
+    fill(bench.root / ".incoming-0-1", {"large.raw": LARGE["large.raw"][: 3 << 20]})
+    flip_a_byte(bench.root / ".incoming-0-1" / "large.raw", at=100)
+
+    assert isinstance(bench.upload(), Done)
+
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
 
 
 def test_a_beginning_that_is_wrong_is_not_continued(ssh_bench: Bench) -> None:
