@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from mqi_cli import (
     CaseRef,
@@ -21,23 +20,25 @@ from mqi_cli import (
 )
 from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
-from mqi_sftp.fetch import LOOK_AGAIN, Fetcher, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
-from mqi_sftp.in_place import is_in_place, prove_here
+from mqi_sftp.fetch import (
+    LOOK_AGAIN,
+    Fetcher,
+    changed_meanwhile,
+    check_results,
+    is_missing,
+    plan_by_size,
+    plan_fetch,
+    wait_for_room,
+)
+from mqi_sftp.in_place import is_in_place, looks_in_place, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Fence, Mark, directories_of
+from mqi_sftp.plan import Fence
+from mqi_sftp.received import Received
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 from mqi_sftp.stream_down import DownStream
+from mqi_sftp.stream_up import BULK
 from mqi_sftp.tree import Tree
-
-
-@dataclass(frozen=True)
-class Results:
-    """What lies on the host, hashed."""
-
-    origin: Origin
-    tree: Tree
-    manifest: Manifest
 
 
 def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
@@ -106,33 +107,48 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
     with ctx.host.files() as files:
-        results = look_at_results(files, ctx, origin, meter)
+        tree = list_results(files, ctx, origin, meter)
+    with ctx.host.files(bulk=tree.size >= BULK) as files:
+        same = looks_in_place(landing.destination, tree)
         landing.claim()
-        if is_in_place(landing.destination, results.manifest, placed, meter):
+        if not same and (wait := wait_for_room(landing, plan_by_size(landing, tree))):
+            return wait
+        hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
+        if is_in_place(landing.destination, tree.manifest(hashes or {}), placed, meter):
             landing.clear()
-            return results.manifest
-        plan = plan_fetch(landing, results.manifest, meter)
+            return tree.manifest(hashes or {})
+        received = Received(landing, origin)
+        known = received.hashes(tree.files) if hashes is None else hashes
+        plan = plan_fetch(landing, tree.manifest(known), meter)
         if wait := wait_for_room(landing, plan):
             return wait
         meter.done = plan.kept_bytes
-        marks = {each.path: Mark.due(each) for each in results.tree.files}
-        Fetcher(files, origin, landing, marks, meter).carry_out(plan, directories_of(results.manifest))
-        if origin.walk(files, alive=meter.alive).entries != results.tree.entries:
+        fetcher = Fetcher(files, origin, landing, tree, received, meter)
+        found = fetcher.carry_out(plan, proven=hashes is not None)
+        if origin.walk(files, alive=meter.alive).entries != tree.entries:
             raise changed_meanwhile()
-    return results.manifest
+    return tree.manifest(known | found)
 
 
-def look_at_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Results:
-    """List and hash what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
-    meter.begin("proving what is on the host")
+def list_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Tree:
+    """List what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
+    meter.begin("looking at what is on the host")
     looked_at = [files.stat(place) for place in origin.places.values()]
     if not all(there and there.is_dir for there in looked_at):
         raise is_missing(ctx)
     tree = origin.walk(files, alive=meter.alive)
     check_results(ctx, origin, tree)
     meter.total = tree.size
-    hashes = origin.hashes(ctx.host, files, tree, timeout=ctx.config.verify_timeout, alive=meter.alive)
-    unreadable = len(tree.files) - len(hashes)
-    if unreadable:
+    return tree
+
+
+def hash_results(
+    files: Files, ctx: StageContext, origin: Origin, tree: Tree, meter: Meter, *, read_back: bool
+) -> dict[str, str] | None:
+    """Return what the files on the host hash to; None where only reading them back would tell, and that is not wanted."""
+    meter.begin("proving what is on the host")
+    timeout = ctx.config.verify_timeout
+    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, alive=meter.alive, read_back=read_back)
+    if hashes is not None and (unreadable := len(tree.files) - len(hashes)):
         raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=ctx.host.name)
-    return Results(origin, tree, tree.manifest(hashes))
+    return hashes

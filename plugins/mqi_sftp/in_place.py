@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory
+from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory, survey
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import compare
 from mqi_sftp.results import Placed
+from mqi_sftp.tree import Tree
 
 
 def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Meter) -> bool:
@@ -29,6 +30,17 @@ def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Mete
     if found.fingerprint in placed.fingerprints():
         return False  # what an earlier run of this case left, as mqi put it there: the new results replace it
     raise _held_by_others()
+
+
+def looks_in_place(destination: Path, tree: Tree) -> bool:
+    """Whether the destination holds files of the same paths and sizes: then it is worth comparing what they hold."""
+    try:
+        found = survey(destination)
+    except (Unfit, OSError):
+        return False
+    return {(each.path, each.size) for each in found if not each.is_dir} == {
+        (each.path, each.size) for each in tree.files
+    }
 
 
 def _held_by_others() -> GiveUp:

@@ -3,6 +3,7 @@
     <parent>/.mqi-<key>.<step>.<part>.<fence>.part/
         arriving/    a large file, until it is whole
         begun/       the beginning of a large file that an earlier turn was at
+        received     what has come in over SFTP alone, and its hashes (`received.py`)
         results/     files under their own names; what is kept of them is what has the right hash
         replaced/    earlier results of this case, on their way out
 
@@ -171,8 +172,12 @@ class Landing:
         place.unlink(missing_ok=True)
         sink = ArrivingFile(place, hashed=hashed)
         if path:
-            self.arriving.with_name("name").write_text(path, encoding="utf-8")
+            self.note_file(path)
         return sink
+
+    def note_file(self, path: str) -> None:
+        """Note which file arrives, so that a later turn can go on with it."""
+        self.arriving.with_name("name").write_text(path, encoding="utf-8")
 
     @property
     def arriving(self) -> Path:
@@ -185,7 +190,8 @@ class Landing:
         place.chmod(mark.mode)
         os.utime(place, (mark.mtime, mark.mtime))
         place.rename(self.results / path)
-        self.arriving.with_name("name").unlink(missing_ok=True)
+        if place == self.arriving:
+            self.arriving.with_name("name").unlink(missing_ok=True)
 
     def drop(self, paths: Sequence[str]) -> None:
         """Remove files and directories among the results that do not belong there."""

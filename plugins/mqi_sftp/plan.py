@@ -16,6 +16,7 @@ DIRECTORY_MODE = 0o750
 # it is never taken over as it is: what it holds is copied, or it is sent again.
 OPEN_MODE = 0o600
 RESUME_FROM = 1 << 20  # a shorter beginning is sent again faster than it is proven
+RESUME_STEP = 64 * 1024
 LATEST_MTIME = 2**32 - 1  # SFTP version 3 has 32 bits for it
 SPARE = 1.05  # room to ask for beyond the plain sum
 
@@ -156,7 +157,7 @@ def plan_upload(
             send.append(each)
         elif there.size >= RESUME_FROM and each.size >= RESUME_FROM:
             length = min(there.size, each.size)
-            resume.append((each, length - length % RESUME_FROM))
+            resume.append((each, length - length % RESUME_STEP))
         else:
             send.append(each)
     kept = {each.path for each in keep} | {each.path for each, _ in resume}

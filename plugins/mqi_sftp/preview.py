@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mqi_cli import CaseRef, Entry, Files, NoShell, StageContext
-from mqi_sftp.download import look_at_results
+from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
-from mqi_sftp.in_place import is_in_place
+from mqi_sftp.in_place import is_in_place, looks_in_place
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Fence, plan_upload
+from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
+from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
 from mqi_sftp.source import read_source
 from mqi_sftp.staging import Staging
@@ -70,19 +71,38 @@ def _has_programs(ctx: StageContext) -> bool:
 
 def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:
     """Return what a download would do; empty when the results are in place and proven."""
-    return list(_preview_download(case, ctx))
-
-
-def _preview_download(case: CaseRef, ctx: StageContext) -> Iterator[Move]:
     meter = Meter(None)
     destination = find_destination(case, ctx)
+    origin = find_origin(ctx)
     with ctx.host.files() as files:
-        results = look_at_results(files, ctx, find_origin(ctx), meter)
-    if is_in_place(destination, results.manifest, Placed(ctx, case), meter):
-        return
+        tree = list_results(files, ctx, origin, meter)
+        same = looks_in_place(destination, tree)
+        hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
+    if is_in_place(destination, tree.manifest(hashes or {}), Placed(ctx, case), meter):
+        return []
     landing = Landing(destination, case.key, ctx.step, ctx.part, Fence(ctx.attempt, ctx.turn)).newest()
-    kept = set()
-    if landing and landing.results.is_dir():
-        plan = plan_fetch(landing, results.manifest, meter)
-        kept = {each.path for each in plan.keep}
-    yield from (Move("keep" if each.path in kept else "fetch", each.size, each.path) for each in results.manifest.files)
+    if landing is None or not landing.results.is_dir():
+        return [Move("fetch", each.size, each.path) for each in tree.files]
+    received = Received(landing, origin)
+    plan = plan_fetch(landing, tree.manifest(received.hashes(tree.files) if hashes is None else hashes), meter)
+    fetched = {each.path for each in plan.fetch}
+    moves = []
+    for each in tree.files:
+        if each.path not in fetched:
+            moves.append(Move("keep", each.size, each.path))
+        elif length := _begun(ctx, landing, received, each):
+            moves.append(Move("continue", each.size - length, each.path))
+        else:
+            moves.append(Move("fetch", each.size, each.path))
+    return moves
+
+
+def _begun(ctx: StageContext, landing: Landing, received: Received, file: Entry) -> int:
+    """Return the length of a file's beginning that a download would go on behind, as far as can be told without it."""
+    name = landing.path / "arriving" / "name"
+    if not name.exists() or name.read_text(encoding="utf-8") != file.path or not landing.arriving.exists():
+        return 0
+    here = landing.arriving.stat().st_size
+    if _has_programs(ctx):
+        return min(here, file.size) // RESUME_FROM * RESUME_FROM
+    return max((length for length, _ in received.beginnings(file) if length <= here), default=0)

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mqi_cli import Entry, Files, Host, HostFault, Manifest, NoShell, Receiving
+from mqi_cli import Entry, Files, Host, HostFault, NoShell, Receiving
 from mqi_sftp.plan import batches
-from mqi_sftp.tree import Tree, walk
+from mqi_sftp.tree import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -76,28 +76,34 @@ def parse_hashes(output: bytes, count: int) -> list[str] | None:
     return [(found[1] or b"").decode() for found in answers]
 
 
-def prove(host: Host, files: Files, directory: PurePosixPath, *, timeout: float, alive: Alive) -> tuple[Tree, Manifest]:
-    """List and hash all files below a directory of a host. Its manifest equals one made elsewhere only if all is equal.
-
-    Raises `HostFault` when the host does not answer for every file.
-    """
-    tree = walk(files, directory, alive=lambda: alive(0))
-    return tree, tree.manifest(hash_tree(host, files, directory, tree, timeout=timeout, alive=alive))
-
-
 def hash_tree(
     host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
 ) -> dict[str, str]:
     """Return the hash of each file of a tree; files that the account can't read are left out."""
+    found = hash_where_they_lie(host, directory, tree, timeout=timeout, alive=alive)
+    return read_back_tree(files, directory, tree, alive=alive) if found is None else found
+
+
+def hash_where_they_lie(
+    host: Host, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
+) -> dict[str, str] | None:
+    """Return the hashes that a program on the host makes; None where it runs none that does."""
     hashes: dict[str, str] = {}
-    shell = True
     for batch in batches(tree.files):
-        found = hash_there(host, directory, batch, timeout=timeout) if shell else None
+        found = hash_there(host, directory, batch, timeout=timeout)
         if found is None:
-            shell = False
-            found = _read_back(files, directory, batch, alive)
+            return None
         hashes.update({each.path: value for each, value in zip(batch, found, strict=True) if value})
         alive(sum(each.size for each in batch))
+    return hashes
+
+
+def read_back_tree(files: Files, directory: PurePosixPath, tree: Tree, *, alive: Alive) -> dict[str, str]:
+    """Return the hash of each file of a tree, read from the host and hashed here."""
+    hashes: dict[str, str] = {}
+    for batch in batches(tree.files):
+        found = _read_back(files, directory, batch, alive)
+        hashes.update({each.path: value for each, value in zip(batch, found, strict=True)})
     return hashes
 
 

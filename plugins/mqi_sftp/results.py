@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from mqi_cli import CaseRef, Earlier, Files, GiveUp, Host, StageContext, Step, Workflow, local_path
 from mqi_sftp.options import DownloadOptions, origin_step
-from mqi_sftp.prove import hash_tree
+from mqi_sftp.prove import hash_where_they_lie, read_back_tree
 from mqi_sftp.tree import Tree, joined, walk
 
 _REMEMBERED = 4
@@ -38,13 +38,21 @@ class Origin:
         return joined({prefix: walk(files, place, alive=alive) for prefix, place in self.places.items()})
 
     def hashes(
-        self, host: Host, files: Files, tree: Tree, *, timeout: float, alive: Callable[[int], None]
-    ) -> dict[str, str]:
-        """Return the hash of each file of such a tree; files that the account can't read are left out."""
-        found = {}
+        self, host: Host, files: Files, tree: Tree, *, timeout: float, alive: Callable[[int], None], read_back: bool
+    ) -> dict[str, str] | None:
+        """Return the hash of each file of such a tree; files that the account can't read are left out.
+
+        None where no program there hashes, unless they may be read back for it.
+        """
+        found: dict[str, str] = {}
         for prefix, place in self.places.items():
-            hashes = hash_tree(host, files, place, tree.below(prefix), timeout=timeout, alive=alive)
-            found.update({prefix + path: value for path, value in hashes.items()})
+            below = tree.below(prefix)
+            hashes = hash_where_they_lie(host, place, below, timeout=timeout, alive=alive)
+            if hashes is None:
+                if not read_back:
+                    return None
+                hashes = read_back_tree(files, place, below, alive=alive)
+            found |= {prefix + path: value for path, value in hashes.items()} if prefix else hashes
         return found
 
 

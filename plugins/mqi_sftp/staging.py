@@ -113,11 +113,16 @@ class Staging:
                 self.files.remove_tree(self.layout.root / name)
 
 
-def recorded_fingerprint(files: Files, layout: RemoteLayout) -> str:
-    """Return the fingerprint that the input is said to have; empty when there is none. It proves nothing by itself."""
+def recorded_input(files: Files, layout: RemoteLayout) -> tuple[str, int]:
+    """Return the fingerprint and the bytes that the input is said to have; empty and 0 when there is none.
+
+    They prove nothing by themselves.
+    """
     try:
         record = json.loads(files.read_bytes(layout.root / ".input.json", limit=_RECORD_LIMIT))
     except (FileNotFoundError, HostFault, ValueError):
-        return ""
-    value = record.get("fingerprint") if isinstance(record, dict) else None
-    return value if isinstance(value, str) else ""
+        return "", 0
+    match record:
+        case {"fingerprint": str(fingerprint), "bytes": int(size)}:
+            return fingerprint, size
+    return "", 0

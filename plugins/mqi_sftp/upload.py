@@ -17,13 +17,13 @@ from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Difference, Fence, Proven, UploadPlan, compare, plan_upload
-from mqi_sftp.prove import prove
+from mqi_sftp.prove import hash_tree
 from mqi_sftp.room import check_room
 from mqi_sftp.send import Sender
 from mqi_sftp.source import Source, read_source
-from mqi_sftp.staging import Staging, recorded_fingerprint
-from mqi_sftp.stream_up import Differs, UpStream
-from mqi_sftp.tree import walk
+from mqi_sftp.staging import Staging, recorded_input
+from mqi_sftp.stream_up import BULK, Differs, UpStream
+from mqi_sftp.tree import Tree, walk
 
 ROUNDS = 3  # the first, and two more for files that turn out wrong
 
@@ -74,28 +74,41 @@ def _by_stream(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> 
 
 
 def _by_files(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Manifest:
-    with ctx.host.files() as files:
+    if case.fingerprint and (there := _found_there(ctx, fence, case.fingerprint, meter)):
+        return there
+    source = read_source(case, meter)
+    if not case.fingerprint and (there := _found_there(ctx, fence, source.manifest.fingerprint, meter)):
+        return there
+    with ctx.host.files(bulk=meter.total >= BULK) as files:
         staging = Staging(files, ctx.layout, fence)
-        if case.fingerprint and (there := proven_input(files, ctx, case.fingerprint, meter)):
-            staging.clear()
-            return there
-        source = read_source(case, meter)
-        if not case.fingerprint and (there := proven_input(files, ctx, source.manifest.fingerprint, meter)):
-            staging.clear()
-            return there
         staging.claim()
         _fill(ctx, staging, source, meter)
         staging.publish(source.manifest)
     return source.manifest
 
 
+def _found_there(ctx: StageContext, fence: Fence, fingerprint: str, meter: Meter) -> Manifest | None:
+    with ctx.host.files() as files:
+        recorded, size = recorded_input(files, ctx.layout)
+    if recorded != fingerprint:
+        return None
+    with ctx.host.files(bulk=size >= BULK) as files:
+        there = proven_input(files, ctx, fingerprint, meter)
+        if there:
+            Staging(files, ctx.layout, fence).clear()
+    return there
+
+
 def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter) -> Manifest | None:
     """Return the manifest of the input that is on the host already, when it has this content; proven, not believed."""
     layout = ctx.layout
-    if recorded_fingerprint(files, layout) != fingerprint or files.stat(layout.input) is None:
+    if recorded_input(files, layout)[0] != fingerprint or files.stat(layout.input) is None:
         return None
     meter.begin("proving what is there")
-    tree, manifest = prove(ctx.host, files, layout.input, timeout=ctx.config.verify_timeout, alive=meter.alive)
+    tree = walk(files, layout.input, alive=meter.alive)
+    timeout = ctx.config.verify_timeout
+    hashes = hash_tree(ctx.host, files, layout.input, tree, timeout=timeout, alive=meter.alive)
+    manifest = tree.manifest(hashes)
     if manifest.fingerprint == fingerprint and not tree.unfit:
         return manifest
     ctx.log.warning("the input on %s is not what was put there; it is sent again", ctx.host.name)
@@ -117,7 +130,7 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
         meter.done = plan.kept_bytes
         sender.carry_out(plan)
         meter.begin("proving")
-        tree, found = prove(ctx.host, staging.files, staging.path, timeout=ctx.config.verify_timeout, alive=meter.alive)
+        tree, found = prove(ctx, staging, source.manifest, meter)
         if found.fingerprint == source.manifest.fingerprint and not tree.unfit:
             return
         difference = compare(source.manifest, found)
@@ -126,6 +139,17 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
     raise RetryLater(
         f"sent {ROUNDS} times, of {len(source.manifest.files)} files: {difference}",
         hint=f"check the disk of host {ctx.host.name} and the way to it",
+    )
+
+
+def prove(ctx: StageContext, staging: Staging, wanted: Manifest, meter: Meter) -> tuple[Tree, Manifest]:
+    """List and hash what is there. A file of another size is not read: its hash stays empty, which equals no other."""
+    tree = walk(staging.files, staging.path, alive=meter.alive)
+    sizes = {each.path: each.size for each in wanted.files}
+    likely = Tree(tuple(each for each in tree.files if sizes.get(each.path) == each.size))
+    timeout = ctx.config.verify_timeout
+    return tree, tree.manifest(
+        hash_tree(ctx.host, staging.files, staging.path, likely, timeout=timeout, alive=meter.alive)
     )
 
 

@@ -105,5 +105,6 @@ def _remote(ctx: StageContext, files: Files, origin: Origin) -> Side:
         if there is None or not there.is_dir:
             return Side(name, None)
     tree = origin.walk(files)
-    hashes = origin.hashes(ctx.host, files, tree, timeout=ctx.config.verify_timeout, alive=Meter(None).alive)
-    return Side(name, tree.manifest(hashes), tree.unfit_paths)
+    timeout, alive = ctx.config.verify_timeout, Meter(None).alive
+    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, alive=alive, read_back=True)
+    return Side(name, tree.manifest(hashes or {}), tree.unfit_paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from mqi_cli import Copying, Done, Host, HostError, RetryLater, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
-from mqi_sftp.preview import preview_upload
+from mqi_sftp.preview import preview_download, preview_upload
 from servers.proxy import TcpProxy
 from sftp.bench import DOWNLOAD, UPLOAD, Bench, FilesThrough, HostThrough, contents, fill, flip_a_byte, sample_case
 
@@ -165,10 +166,55 @@ def test_without_a_shell_too_a_large_upload_goes_on_in_its_middle_and_a_dry_run_
     done = bench.upload()
 
     assert isinstance(done, Done)
-    assert 0 < done.facts["sent_bytes"] <= 0.45 * len(TWENTY)
+    assert 0 < done.facts["sent_bytes"] <= 0.6 * len(TWENTY)  # the reset loses what is under way
     assert (would.act, would.size) == ("continue", done.facts["sent_bytes"])
     assert contents(bench.input) == contents(bench.source)
     assert bench.leftovers() == []
+
+
+def test_without_a_shell_too_a_large_download_goes_on_in_its_middle_and_a_dry_run_says_so(
+    cuttable_files: tuple[Bench, TcpProxy],
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.outputs, {"large.raw": TWENTY, "a": b"1"})
+
+    proxy.cut_after(down=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.download()
+    would = {each.path: each for each in preview_download(bench.case(fingerprint="f"), bench.context("download"))}
+    before = proxy.down
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] <= 0.6 * len(TWENTY)  # the reset loses what is under way
+    assert proxy.down - before <= 0.65 * len(TWENTY), "what is here was not read there again either"
+    assert would["a"].act == "keep"
+    assert (would["large.raw"].act, would["large.raw"].size) == ("continue", done.facts["fetched_bytes"])
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("where", ["here", "on the host"])
+def test_without_a_shell_a_beginning_that_is_no_longer_what_came_is_fetched_anew(
+    cuttable_files: tuple[Bench, TcpProxy], where: str
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.outputs, {"large.raw": TWENTY})
+    proxy.cut_after(down=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.download()
+
+    if where == "here":
+        (begun,) = bench.destination.parent.glob(".mqi-*/arriving/file")
+        flip_a_byte(begun, at=100)
+    else:
+        flip_a_byte(bench.outputs / "large.raw", at=100)
+        os.utime(bench.outputs / "large.raw", (1_600_000_000, 1_600_000_000))
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert done.facts["fetched_bytes"] == len(TWENTY)
+    assert contents(bench.destination) == contents(bench.outputs)
 
 
 class CopiesNothing(FilesThrough):
