@@ -88,7 +88,11 @@ class SftpRefused(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
+class SftpOverflow(Exception):
+    """The server lists more than is believed, or what no file system holds. The text says what, without a name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attributes:
     """What the server says of a file. A field that it leaves out is None."""
 

@@ -31,9 +31,8 @@ class Sender:
         for path in plan.drop_files:
             files.remove(place / path)
         for path in plan.drop_trees:
-            files.remove_tree(place / path)
-        for path in plan.make:
-            files.make_directory(place / path, mode=DIRECTORY_MODE)
+            files.remove_tree(place / path, alive=self.meter.alive)
+        files.make_directories([place / path for path in plan.make], mode=DIRECTORY_MODE)
         for each, length in plan.resume:
             self._send(each, length)
         copied = self._copy_many(plan.copy)

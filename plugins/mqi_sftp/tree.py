@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -12,6 +12,9 @@ from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_
 
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 64
+MAX_PATH = 4096
+MAX_CHARACTERS = 128 << 20  # of all paths
+MAX_UNFIT = 1000  # paths that are kept of what can't be moved; all of it is counted
 
 
 @dataclass(frozen=True)
@@ -71,33 +74,68 @@ def joined(trees: Mapping[str, Tree]) -> Tree:
 
 
 def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:
-    """List a directory on a host, links not followed. It must exist. `alive` is called once for each directory."""
-    entries: list[Entry] = []
-    unfit: Counter[str] = Counter()
-    unfit_paths: list[str] = []
-    pending: list[tuple[PurePosixPath, str, int]] = [(directory, "", 1)]
-    while pending:
-        folder, base, depth = pending.pop()
-        if alive:
-            alive()
-        for item in files.listing(folder):
+    """List a directory on a host, links not followed. It must exist. `alive` is called for each directory at least."""
+    walked = _Walk()
+    level: list[tuple[PurePosixPath, str]] = [(directory, "")]
+    depth = 1
+    while level and not walked.full:
+        bases = dict(level)
+        level = []
+        for folder, items in files.list_many(list(bases), alive=alive):
+            found = walked.take(bases[folder], items, depth)
+            level += [(folder / name, f"{bases[folder]}{name}/") for name in found]
+            if walked.full:
+                break
+        depth += 1
+    walked.entries.sort(key=lambda each: each.path)
+    return Tree(tuple(walked.entries), walked.unfit, tuple(walked.unfit_paths))
+
+
+class _Walk:
+    """What was met so far."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.unfit: Counter[str] = Counter()
+        self.unfit_paths: list[str] = []
+        self.full = False
+        self._bytes = 0
+
+    def take(self, base: str, items: Iterable[RemoteEntry], depth: int) -> list[str]:
+        """Take one directory's entries; return the names of the directories among them."""
+        directories: list[str] = []
+        names: set[str] = set()
+        for item in items:
             path = base + item.name
-            problem = problem_of(item, item.name, depth) or (
-                f"entries beyond {MAX_ENTRIES:,}" if len(entries) >= MAX_ENTRIES else ""
-            )
+            self._bytes += len(path)
+            problem = problem_of(item, item.name, depth) or self._too_much(path)
+            if item.name in names:
+                problem = problem or "names that stand there twice"
             if problem:
-                unfit[problem] += 1
-                unfit_paths.append(path)
-                if len(entries) >= MAX_ENTRIES:
-                    return Tree(tuple(entries), unfit, tuple(unfit_paths))
+                self.unfit[problem] += 1
+                if len(self.unfit_paths) < MAX_UNFIT:
+                    self.unfit_paths.append(path)
+                if self.full:
+                    break
                 continue
-            entries.append(
+            names.add(item.name)
+            self.entries.append(
                 Entry(path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir)
             )
             if item.is_dir:
-                pending.append((folder / item.name, path + "/", depth + 1))
-    entries.sort(key=lambda each: each.path)
-    return Tree(tuple(entries), unfit, tuple(unfit_paths))
+                directories.append(item.name)
+        return directories
+
+    def _too_much(self, path: str) -> str:
+        if len(path) > MAX_PATH:
+            return f"paths of more than {MAX_PATH} characters"
+        if len(self.entries) >= MAX_ENTRIES:
+            self.full = True
+            return f"entries beyond {MAX_ENTRIES:,}"
+        if self._bytes > MAX_CHARACTERS:
+            self.full = True
+            return f"paths beyond {MAX_CHARACTERS >> 20} MiB of them"
+        return ""
 
 
 def problem_of(item: RemoteEntry, name: str, depth: int) -> str:

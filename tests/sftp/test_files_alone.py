@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from mqi_cli import Done, Host, RemoteEntry, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp.preview import preview_download
+from mqi_sftp.tree import Tree, walk
 from servers.proxy import TcpProxy
-from sftp.bench import Bench, FilesThrough, HostThrough, contents, fill
+from sftp.bench import Bench, FilesThrough, HostThrough, contents, fill, remove
 
 
 @pytest.fixture
@@ -93,3 +95,66 @@ def test_a_file_that_arrived_with_another_size_is_not_read_back(far: tuple[Bench
 
     with pytest.raises(Exception, match="sent 3 times, of 1 files: 1 differ"):
         bench.upload(host=HostThrough(bench.host, ClaimsALot))
+
+
+def test_a_hundred_directories_take_hardly_more_round_trips_than_one(
+    tmp_path: Path, sftp_server: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sftp_server.port) as proxy:
+        took = []
+        for name, count in (("few", 1), ("many", 100)):
+            (tmp_path / name).mkdir()
+            bench = Bench(tmp_path / name, make_host("sftp_only", port=proxy.port))
+            fill(bench.source, {"a": b"1"}, empty=[f"{number:03d}" for number in range(count)])
+            fill(bench.outputs, {"a": b"1"}, empty=[f"{number:03d}" for number in range(count)])
+            with bench.host.files():
+                pass  # connected
+            proxy.delay(0.01)
+            began = time.monotonic()
+            assert isinstance(bench.upload(), Done)
+            assert isinstance(bench.download(), Done)
+            took.append(time.monotonic() - began)
+            proxy.delay(0)
+            assert contents(bench.input) == contents(bench.source)
+            assert contents(bench.destination) == contents(bench.outputs)
+            remove(bench.root)
+
+    assert took[1] < 3 * took[0]
+
+
+class Lists:
+    """A host's files that list what they are told to."""
+
+    def __init__(self, *items: RemoteEntry) -> None:
+        self.items = items
+
+    def list_many(self, paths: Sequence[PurePosixPath], **more: Any) -> Iterator[tuple[PurePosixPath, Any]]:
+        for path in paths:
+            yield path, self.items if path == PurePosixPath("/x") else ()
+
+
+def listed(*items: RemoteEntry) -> Tree:
+    return walk(Lists(*items), PurePosixPath("/x"))  # type: ignore[arg-type]
+
+
+def test_a_name_that_a_server_lists_twice_is_refused() -> None:
+    tree = listed(RemoteEntry("d", 0o040755, 0, 0), RemoteEntry("d", 0o040755, 0, 0))
+
+    assert [each.path for each in tree.entries] == ["d"]
+    assert tree.describe_unfit() == "1 name that stands there twice"
+
+
+def test_of_what_can_not_be_moved_all_is_counted_and_not_all_is_kept() -> None:
+    tree = listed(*(RemoteEntry(str(number), 0o120777, 0, 0) for number in range(5000)))
+
+    assert tree.describe_unfit() == "5000 symbolic links"
+    assert len(tree.unfit_paths) == 1000
+
+
+def test_paths_beyond_what_is_believed_end_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqi_sftp.tree.MAX_CHARACTERS", 1 << 20)
+
+    tree = listed(*(RemoteEntry(f"{number:0200d}", 0o100644, 0, 0) for number in range(10_000)))
+
+    assert len(tree.entries) < 5300
+    assert "paths beyond 1 MiB" in tree.describe_unfit()
