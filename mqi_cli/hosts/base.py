@@ -33,7 +33,7 @@ class Completed:
         return self.stdout.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteEntry:
     """One entry of a directory on a host, not followed when it is a link. `mtime` in whole seconds."""
 
@@ -129,8 +129,8 @@ class Files(Protocol):
 
     def list_many(
         self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
-    ) -> Iterator[tuple[PurePosixPath, list[RemoteEntry]]]:
-        """List directories, several under way; give each likewise, in whatever order. `alive` is called meanwhile.
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
+        """List directories, several under way; give what comes of each, piece by piece. `alive` is called meanwhile.
 
         More than a million entries, 64 MiB of names or a name of 255 bytes is a `HostFault`.
         """

@@ -56,12 +56,12 @@ class LocalFiles:
 
     def list_many(
         self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
-    ) -> Iterator[tuple[PurePosixPath, list[RemoteEntry]]]:
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
         """List directories, one after the other."""
         for path in paths:
             if alive:
                 alive()
-            yield path, list(self.listing(path))
+            yield path, self.listing(path)
 
     def make_directory(
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False

@@ -29,6 +29,11 @@ Job = Generator[int, Reply, None]  # gives the number of the request it waits fo
 
 def run_jobs(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[int]:
     """Run jobs side by side, each with the bytes it may have under way; give the position of each that has ended."""
+    return (position for position in run_steps(session, jobs) if position is not None)
+
+
+def run_steps(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[int | None]:
+    """Do the same, and give None after each step that ended no job."""
     waiting = iter(enumerate(jobs))
     active: deque[tuple[int, int, Job, int]] = deque()
     weights = 0
@@ -48,9 +53,11 @@ def run_jobs(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[
             position, weight, job, number = active.popleft()
             try:
                 active.append((position, weight, job, job.send(session.take(number))))
+                ended = None
             except StopIteration:
                 weights -= weight
-                yield position
+                ended = position
+            yield ended
     finally:
         for _, _, job, _ in active:
             job.close()

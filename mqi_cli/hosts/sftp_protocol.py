@@ -167,6 +167,15 @@ class Reply:
         return value
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether a name is text as it should be."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def pack_string(data: bytes) -> bytes:
     """Return a counted string."""
     return struct.pack(">I", len(data)) + data

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mqi_cli.hosts import sftp_calls as calls
-from mqi_cli.hosts.sftp_many import Job, run_jobs
+from mqi_cli.hosts.sftp_many import Job, run_steps
 from mqi_cli.hosts.sftp_protocol import (
     Answer,
     Ask,
@@ -62,23 +63,32 @@ def bounds() -> Bounds:
 def list_many(
     session: SftpSession, paths: Sequence[bytes], within: Bounds, alive: Alive | None, *, gone_is_empty: bool = False
 ) -> Iterator[tuple[int, Found]]:
-    """List directories side by side, without `.` and `..`; give the position of each that is listed, and its entries.
+    """List directories side by side, without `.` and `..`; give position and entries, a piece of a listing at a time.
 
     Raises `SftpOverflow` for what goes beyond the bounds, and for names that can't be any.
     """
-    found: dict[int, Found] = {}
+    come: deque[tuple[int, Found]] = deque()
+
+    def give(position: int, found: Found) -> None:
+        come.append((position, found))
 
     def jobs() -> Iterator[tuple[int, Job]]:
         for position, path in enumerate(paths):
-            found[position] = []
-            yield 0, _list(session, path, found[position], within, alive, gone_is_empty)
+            yield 0, _list(session, path, partial(give, position), within, alive, gone_is_empty)
 
-    for position in run_jobs(session, jobs()):
-        yield position, found.pop(position)
+    for _ in run_steps(session, jobs()):
+        while come:
+            position, found = come.popleft()
+            yield position, [(name, each) for name, each in found if name not in (b".", b"..")]
 
 
 def _list(
-    session: SftpSession, path: bytes, entries: Found, within: Bounds, alive: Alive | None, gone_is_empty: bool
+    session: SftpSession,
+    path: bytes,
+    give: Callable[[Found], None],
+    within: Bounds,
+    alive: Alive | None,
+    gone_is_empty: bool,
 ) -> Job:
     reply = yield session.send(Ask.OPENDIR, pack_string(path))
     try:
@@ -88,39 +98,41 @@ def _list(
             return
         raise
     pending: deque[int] = deque([session.send(Ask.READDIR, handle)])
-    ahead, bad = 1, 0
+    ahead = 1
     with calls.handle_of(session, handle) as close:
         while pending:
             reply = yield pending.popleft()
             if alive:
                 alive()
-            if not _take_names(reply, entries, within):
+            if found := _take_names(reply, within):
+                give(found)
+            else:
                 ahead = 0  # the end; what was asked beyond it says so too
             ahead = min(2 * ahead, _AHEAD)
             while len(pending) < ahead:
                 pending.append(session.send(Ask.READDIR, handle))
         (yield close()).expect(Answer.STATUS)
-    # such a name leads out of the directory; no file system makes one
-    if bad := sum(1 for name, _ in entries if not name or b"/" in name or b"\0" in name):
-        raise SftpOverflow(f"of a listing on it {bad} can't be names: empty, or with `/` or NUL")
 
 
-def _take_names(reply: Reply, entries: Found, within: Bounds) -> bool:
+def _take_names(reply: Reply, within: Bounds) -> Found:
+    """Return the entries of one answer; none at the end."""
     try:
         count = reply.expect(Answer.NAME).number()
     except SftpRefused as refused:
         if refused.status == Status.EOF:
-            return False
+            return []
         raise
     if not count:
         raise SftpLost("a listing goes on without names")
+    entries: Found = []
     for _ in range(count):
         name, _long = reply.string(), reply.string()
         within.take(name)
-        attributes = reply.attributes()
-        if name not in (b".", b".."):
-            entries.append((name, attributes))
-    return True
+        entries.append((name, reply.attributes()))
+    # such a name leads out of the directory; no file system makes one
+    if bad := sum(1 for name, _ in entries if not name or b"/" in name or b"\0" in name):
+        raise SftpOverflow(f"of a listing on it {bad} can't be names: empty, or with `/` or NUL")
+    return entries
 
 
 def make_many(session: SftpSession, paths: Sequence[bytes], mode: int) -> int | None:
@@ -158,15 +170,16 @@ def remove_tree(session: SftpSession, path: bytes, alive: Alive | None) -> None:
     while level:
         directories += level
         below: list[bytes] = []
-        for position, entries in list_many(session, level, bounds(), alive, gone_is_empty=True):
-            inside = [level[position] + b"/" + name for name, each in entries if each.is_dir]
+        others: list[bytes] = []
+        for position, found in list_many(session, level, bounds(), alive, gone_is_empty=True):
+            entries = [(level[position] + b"/" + name, each) for name, each in found]
+            inside = [path for path, each in entries if each.is_dir]
             size += sum(map(len, inside))
             if size > MOST_BYTES or any(len(each) > LONGEST_PATH for each in inside):
                 raise SftpOverflow("it lists directories without end")
             below += inside
-            calls.ask_all(
-                session, Ask.REMOVE, [level[position] + b"/" + name for name, each in entries if not each.is_dir]
-            )
+            others += [path for path, each in entries if not each.is_dir]
+        calls.ask_all(session, Ask.REMOVE, others)  # a listing that is going on would not like it
         level = below
     # from the inside out: a directory is found before what it holds
     calls.ask_all(session, Ask.RMDIR, directories[::-1])

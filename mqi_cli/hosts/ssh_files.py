@@ -54,29 +54,21 @@ class SshFiles:
 
     def listing(self, path: PurePosixPath) -> Iterator[RemoteEntry]:
         """List a directory. The names are all checked before the first is given."""
-        for _, entries in self.list_many([path]):
-            return iter(entries)
-        raise AssertionError("a listing ended without a word")
+        return iter([each for _, entries in self.list_many([path]) for each in entries])
 
     def list_many(
         self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
-    ) -> Iterator[tuple[PurePosixPath, list[RemoteEntry]]]:
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
         """List directories, up to 64 at once."""
         with self._doing("listing a directory"):
             raw = trees.raw_paths(paths)
             for position, found in trees.list_many(self._session, raw, trees.bounds(), alive):
                 yield paths[position], self._named(found)
 
-    def _named(self, found: trees.Found) -> list[RemoteEntry]:
-        entries, bad = [], 0
-        for raw, attributes in found:
-            try:
-                entries.append(_entry(raw.decode("utf-8"), attributes))
-            except UnicodeDecodeError:
-                bad += 1
-        if bad:
+    def _named(self, found: trees.Found) -> Iterator[RemoteEntry]:
+        if bad := sum(1 for name, _ in found if not wire.is_utf8(name)):
             raise HostFault(f"host {self._name}: {bad} names in a directory are not UTF-8", host=self._name)
-        return entries
+        return (_entry(name.decode("utf-8"), attributes) for name, attributes in found)
 
     def make_directory(
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False

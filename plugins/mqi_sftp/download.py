@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from mqi_cli import (
     CaseRef,
     Clock,
     Done,
+    Entry,
     Files,
     HostFault,
     Manifest,
+    ManifestFile,
     NoShell,
     RetryLater,
     StageContext,
@@ -33,7 +36,7 @@ from mqi_sftp.fetch import (
 from mqi_sftp.in_place import is_in_place, looks_in_place, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Fence
+from mqi_sftp.plan import Fence, Proven
 from mqi_sftp.received import Received
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 from mqi_sftp.stream_down import DownStream
@@ -58,7 +61,7 @@ def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
         return ended
     return Done(
         {
-            "files": len(ended.files),
+            "files": ended.files,
             "bytes": ended.size,
             "fetched_bytes": meter.moved,
             "seconds": round(clock.elapsed() - started, 3),
@@ -76,7 +79,7 @@ def _wait_for_room(error: OSError) -> Wait:
     ) from error
 
 
-def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait:
+def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
     tools, else file by file.
     """
@@ -94,15 +97,20 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
             ctx.log.info("no stream from %s (%s): the files come over SFTP", ctx.host.name, error)
     if fetched is None:
         fetched = _by_files(ctx, origin, landing, placed, meter)
-    if isinstance(fetched, Wait) or not landing.path.exists():
+    if isinstance(fetched, Wait):
         return fetched
+    proven = Proven.of(fetched)
+    if not landing.path.exists():
+        return proven
+    placed.keep(fetched)
+    del fetched
     with ThreadPoolExecutor(1) as flushing:  # the disk writes while what was written is read back
         flushed = flushing.submit(sync_file_system, landing.results)
-        prove_here(landing, fetched, meter)
+        prove_here(landing, proven, placed, meter)
         flushed.result()
-    placed.add(fetched.fingerprint)
+    placed.add(proven.fingerprint)
     landing.settle()
-    return fetched
+    return proven
 
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
@@ -123,11 +131,25 @@ def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Place
         if wait := wait_for_room(landing, plan):
             return wait
         meter.done = plan.kept_bytes
-        fetcher = Fetcher(files, origin, landing, tree, received, meter)
-        found = fetcher.carry_out(plan, proven=hashes is not None)
-        if origin.walk(files, alive=meter.alive).entries != tree.entries:
+        wanted = {each.path: each.sha256 if hashes is not None else "" for each in plan.fetch}
+        landing.drop(plan.drop)
+        del plan, hashes  # of a hundred thousand files no list is kept longer than it is needed
+        known.update(Fetcher(files, origin, landing, tree, received, meter).fetch(wanted))
+        listed, empty, entries = tree.sum, tree.empty_directories, list(tree.entries)
+        del tree, wanted
+        manifest = Manifest(tuple(_proven(entries, known)), empty)
+        if origin.walk_sum(files, alive=meter.alive) != listed:
             raise changed_meanwhile()
-    return tree.manifest(known | found)
+    return manifest
+
+
+def _proven(entries: list[Entry], hashes: dict[str, str]) -> Iterator[ManifestFile]:
+    """Give the files with their hashes; both lists shrink meanwhile."""
+    entries.reverse()
+    while entries:
+        each = entries.pop()
+        if not each.is_dir:
+            yield ManifestFile(each.path, each.size, hashes.pop(each.path))
 
 
 def list_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Tree:

@@ -138,7 +138,7 @@ def changed_meanwhile() -> RetryLater:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Carries a plan out. A seam: other ways to fetch many files take the same plan and leave the same directory."""
+    """Fetches files. A seam: other ways to fetch many of them leave the same directory."""
 
     files: Files
     origin: Origin
@@ -147,16 +147,14 @@ class Fetcher:
     received: Received
     meter: Meter
 
-    def carry_out(self, plan: FetchPlan, *, proven: bool) -> dict[str, str]:
-        """Make the landing directory hold the plan's files; return the hashes of those that came.
+    def fetch(self, hashes: dict[str, str]) -> dict[str, str]:
+        """Fetch the files of the tree that are named; return the same paths with the hashes that came.
 
-        `proven`: the plan's hashes are the host's own. Raises `RetryLater` when a file comes in otherwise.
+        `hashes` are the host's own, or empty. Raises `RetryLater` when a file comes in otherwise.
         """
-        self.landing.drop(plan.drop)
         for each in self.tree.entries:
             if each.is_dir:  # parents come first; a landing directory that a later turn took over is not made again
                 (self.landing.results / each.path).mkdir(exist_ok=True)
-        hashes = {each.path: each.sha256 if proven else "" for each in plan.fetch}
         wanted = [each for each in self.tree.files if each.path in hashes]
         try:
             begun = self._continue(wanted, hashes)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from mqi_cli import Entry, Files, Host, HostFault, NoShell, Receiving
+from mqi_cli import Entry, Files, Host, HostFault, ManifestFile, NoShell, Receiving
 from mqi_sftp.plan import batches
 from mqi_sftp.tree import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
 
+_File = TypeVar("_File", Entry, ManifestFile)
 Alive = Callable[[int], None]  # called with the number of bytes that were just hashed
 
 # Names come over standard input and go into redirections: a name on a command line would show in the far side's
@@ -80,34 +81,31 @@ def hash_tree(
     host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
 ) -> dict[str, str]:
     """Return the hash of each file of a tree; files that the account can't read are left out."""
-    found = hash_where_they_lie(host, directory, tree, timeout=timeout, alive=alive)
-    return read_back_tree(files, directory, tree, alive=alive) if found is None else found
+    found = hashed(host, files, directory, tree.files, timeout=timeout, alive=alive)
+    return {each.path: value for each, value in found if value}
 
 
-def hash_where_they_lie(
-    host: Host, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
-) -> dict[str, str] | None:
-    """Return the hashes that a program on the host makes; None where it runs none that does."""
-    hashes: dict[str, str] = {}
-    for batch in batches(tree.files):
-        found = hash_there(host, directory, batch, timeout=timeout)
+def hashed(
+    host: Host, files: Files | None, directory: PurePosixPath, entries: Sequence[_File], *, timeout: float, alive: Alive
+) -> Iterator[tuple[_File, str]]:
+    """Give each file with its hash, empty for one that the account can't read; made there where a program does that.
+
+    Where none does they are read back, or, without `files`, `NoShell` is raised before anything is given.
+    """
+    programs = True
+    for batch in batches(entries):
+        found = hash_there(host, directory, batch, timeout=timeout) if programs else None
         if found is None:
-            return None
-        hashes.update({each.path: value for each, value in zip(batch, found, strict=True) if value})
-        alive(sum(each.size for each in batch))
-    return hashes
+            programs = False
+            if files is None:
+                raise NoShell(f"host {host.name}: no program there hashes", host=host.name)
+            found = _read_back(files, directory, batch, alive)
+        else:
+            alive(sum(each.size for each in batch))
+        yield from zip(batch, found, strict=True)
 
 
-def read_back_tree(files: Files, directory: PurePosixPath, tree: Tree, *, alive: Alive) -> dict[str, str]:
-    """Return the hash of each file of a tree, read from the host and hashed here."""
-    hashes: dict[str, str] = {}
-    for batch in batches(tree.files):
-        found = _read_back(files, directory, batch, alive)
-        hashes.update({each.path: value for each, value in zip(batch, found, strict=True)})
-    return hashes
-
-
-def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, timeout: float) -> list[str] | None:
+def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[_File], *, timeout: float) -> list[str] | None:
     """Return None when the account can't run programs, or has none that hashes."""
     names = "".join(each.path + "\n" for each in batch).encode("utf-8", "surrogateescape")
     try:
@@ -122,7 +120,7 @@ def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, 
     return hashes
 
 
-def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[Entry], alive: Alive) -> list[str]:
+def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[_File], alive: Alive) -> list[str]:
     sinks = {directory / each.path: HashSink() for each in batch}
     wanted = (
         Receiving(path, each.size, partial(sinks.__getitem__, path)) for path, each in zip(sinks, batch, strict=True)

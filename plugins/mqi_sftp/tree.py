@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
@@ -31,6 +33,11 @@ class Tree:
         return tuple(each for each in self.entries if not each.is_dir)
 
     @property
+    def sum(self) -> int:
+        """A number that says whether another listing is equal, whatever its order."""
+        return sum(map(_sum, self.entries))
+
+    @property
     def size(self) -> int:
         """Sum of the files' sizes in bytes."""
         return sum(each.size for each in self.files)
@@ -51,10 +58,20 @@ class Tree:
             )
         )
 
+    @property
+    def empty_directories(self) -> tuple[str, ...]:
+        """The directories that nothing lies in."""
+        return empty_directories(list(self.entries))
+
     def manifest(self, hashes: Mapping[str, str]) -> Manifest:
         """Return the manifest of this tree; a file without a hash gets an empty one, which equals no other."""
         files = tuple(ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.files)
-        return Manifest(files, empty_directories(list(self.entries)))
+        return Manifest(files, self.empty_directories)
+
+
+def _sum(entry: Entry) -> int:
+    seen = f"{entry.size} {entry.mtime_ns} {entry.mode} {entry.is_dir} {entry.path}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(seen).digest()[:16])
 
 
 def joined(trees: Mapping[str, Tree]) -> Tree:
@@ -66,70 +83,94 @@ def joined(trees: Mapping[str, Tree]) -> Tree:
     unfit_paths: list[str] = []
     for prefix, tree in trees.items():
         if prefix:
-            entries.append(Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True))
+            entries.append(_above(prefix))
         entries += [replace(each, path=prefix + each.path) for each in tree.entries]
         unfit.update(tree.unfit or {})
         unfit_paths += [prefix + path for path in tree.unfit_paths]
     return Tree(tuple(sorted(entries, key=lambda each: each.path)), unfit, tuple(unfit_paths))
 
 
+def _above(prefix: str) -> Entry:
+    return Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True)
+
+
 def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:
     """List a directory on a host, links not followed. It must exist. `alive` is called for each directory at least."""
-    walked = _Walk()
-    level: list[tuple[PurePosixPath, str]] = [(directory, "")]
-    depth = 1
-    while level and not walked.full:
-        bases = dict(level)
-        level = []
-        for folder, items in files.list_many(list(bases), alive=alive):
-            found = walked.take(bases[folder], items, depth)
-            level += [(folder / name, f"{bases[folder]}{name}/") for name in found]
-            if walked.full:
-                break
-        depth += 1
-    walked.entries.sort(key=lambda each: each.path)
-    return Tree(tuple(walked.entries), walked.unfit, tuple(walked.unfit_paths))
+    walked = Walk()
+    entries = list(walked.through(files, directory, alive=alive))
+    entries.sort(key=lambda each: each.path)
+    for each, after in pairwise(entries):
+        if each.path == after.path:
+            walked.refuse("names that stand there twice", each.path)
+    return Tree(tuple(entries), walked.unfit, tuple(walked.unfit_paths))
 
 
-class _Walk:
-    """What was met so far."""
+def walk_sum(files: Files, directory: PurePosixPath, prefix: str, *, alive: Callable[[], None] | None = None) -> int:
+    """List it again and keep nothing: return what `Tree.sum` says of it, below a prefix as `joined` puts it."""
+    walked = Walk()
+    total = _sum(_above(prefix)) if prefix else 0
+    for each in walked.through(files, directory, alive=alive):
+        total += _sum(replace(each, path=prefix + each.path) if prefix else each)
+    return total + sum(walked.unfit.values())
+
+
+class Walk:
+    """One way through a directory on a host, and what was met on it that can't be moved."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
         self.unfit: Counter[str] = Counter()
         self.unfit_paths: list[str] = []
         self.full = False
+        self._entries = 0
         self._bytes = 0
+        self._modes: dict[int, int] = {}  # one number for all files of a mode
+        self._mtime = 0  # and for those in a row of a time
 
-    def take(self, base: str, items: Iterable[RemoteEntry], depth: int) -> list[str]:
-        """Take one directory's entries; return the names of the directories among them."""
-        directories: list[str] = []
-        names: set[str] = set()
+    def through(
+        self, files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None
+    ) -> Iterator[Entry]:
+        """Give regular files and directories, level by level, in no order."""
+        level: list[tuple[PurePosixPath, str]] = [(directory, "")]
+        depth = 1
+        while level and not self.full:
+            bases = dict(level)
+            level = []
+            for folder, items in files.list_many(list(bases), alive=alive):
+                for each in self._take(bases[folder], items, depth):
+                    yield each
+                    if each.is_dir:
+                        level.append((directory / each.path, f"{each.path}/"))
+                if self.full:
+                    break
+            depth += 1
+
+    def _take(self, base: str, items: Iterable[RemoteEntry], depth: int) -> Iterator[Entry]:
+        """Take one directory's entries; give those that can be moved."""
         for item in items:
             path = base + item.name
             self._bytes += len(path)
             problem = problem_of(item, item.name, depth) or self._too_much(path)
-            if item.name in names:
-                problem = problem or "names that stand there twice"
             if problem:
-                self.unfit[problem] += 1
-                if len(self.unfit_paths) < MAX_UNFIT:
-                    self.unfit_paths.append(path)
+                self.refuse(problem, path)
                 if self.full:
                     break
                 continue
-            names.add(item.name)
-            self.entries.append(
-                Entry(path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir)
-            )
-            if item.is_dir:
-                directories.append(item.name)
-        return directories
+            self._entries += 1
+            mode = stat.S_IMODE(item.mode)
+            if (mtime := item.mtime * 1_000_000_000) != self._mtime:
+                self._mtime = mtime
+            yield Entry(path, item.size, self._mtime, 0, self._modes.setdefault(mode, mode), is_dir=item.is_dir)
+
+    def refuse(self, problem: str, path: str) -> None:
+        """Count what can't be moved."""
+        self.unfit[problem] += 1
+        if len(self.unfit_paths) < MAX_UNFIT:
+            self.unfit_paths.append(path)
 
     def _too_much(self, path: str) -> str:
         if len(path) > MAX_PATH:
             return f"paths of more than {MAX_PATH} characters"
-        if len(self.entries) >= MAX_ENTRIES:
+        if self._entries >= MAX_ENTRIES:
             self.full = True
             return f"entries beyond {MAX_ENTRIES:,}"
         if self._bytes > MAX_CHARACTERS:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from mqi_cli import Done, Host, RemoteEntry, Wait
+from mqi_cli import Done, Host, Manifest, ManifestFile, RemoteEntry, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import Fence
 from mqi_sftp.preview import preview_download
-from mqi_sftp.tree import Tree, walk
+from mqi_sftp.staging import Staging
+from mqi_sftp.tree import Tree, walk, walk_sum
+from mqi_sftp.upload import prove
 from servers.proxy import TcpProxy
 from sftp.bench import Bench, FilesThrough, HostThrough, contents, fill, remove
 
@@ -140,7 +145,6 @@ def listed(*items: RemoteEntry) -> Tree:
 def test_a_name_that_a_server_lists_twice_is_refused() -> None:
     tree = listed(RemoteEntry("d", 0o040755, 0, 0), RemoteEntry("d", 0o040755, 0, 0))
 
-    assert [each.path for each in tree.entries] == ["d"]
     assert tree.describe_unfit() == "1 name that stands there twice"
 
 
@@ -158,3 +162,45 @@ def test_paths_beyond_what_is_believed_end_the_listing(monkeypatch: pytest.Monke
 
     assert len(tree.entries) < 5300
     assert "paths beyond 1 MiB" in tree.describe_unfit()
+
+
+class Many:
+    """A host's files of which there are twenty thousand, listed one by one."""
+
+    count = 20_000
+
+    def list_many(self, paths: Sequence[PurePosixPath], **more: Any) -> Iterator[tuple[PurePosixPath, Any]]:
+        for path in paths:
+            yield path, (RemoteEntry(f"n{number:06d}", 0o100640, 1000, number) for number in range(self.count))
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Return the most bytes that were held while something was done."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_proving_many_files_keeps_no_list_of_them(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest(tuple(ManifestFile(f"n{number:06d}", 1000, f"{number:064d}") for number in range(Many.count)))
+    ctx = local_bench.context("upload")
+    staging = Staging(Many(), ctx.layout, Fence(1, 1))  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        "mqi_sftp.upload.hashed", lambda _host, _files, _place, likely, **_: ((each, each.sha256) for each in likely)
+    )
+
+    assert peak_of(lambda: prove(ctx, staging, manifest, Meter(None))) < 40 * Many.count
+
+
+def test_looking_again_whether_many_files_changed_keeps_no_list_of_them() -> None:
+    files: Any = Many()
+    tree = walk(files, PurePosixPath("/x"))
+    found = []
+
+    peak = peak_of(lambda: found.append(walk_sum(files, PurePosixPath("/x"), "")))
+
+    assert found == [tree.sum]
+    assert peak < 20 * Many.count
