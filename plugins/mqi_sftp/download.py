@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from mqi_cli import (
     CaseRef,
@@ -115,7 +116,7 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
     with ctx.host.files() as files:
-        tree = list_results(files, ctx, origin, meter)
+        tree = list_results(files, ctx, origin, landing.destination, meter)
     with ctx.host.files(bulk=tree.size >= BULK) as files:
         same = looks_in_place(landing.destination, tree)
         landing.claim()
@@ -152,14 +153,14 @@ def _proven(entries: list[Entry], hashes: dict[str, str]) -> Iterator[ManifestFi
             yield ManifestFile(each.path, each.size, hashes.pop(each.path))
 
 
-def list_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Tree:
+def list_results(files: Files, ctx: StageContext, origin: Origin, destination: Path, meter: Meter) -> Tree:
     """List what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
     meter.begin("looking at what is on the host")
     looked_at = [files.stat(place) for place in origin.places.values()]
     if not all(there and there.is_dir for there in looked_at):
         raise is_missing(ctx)
     tree = origin.walk(files, alive=meter.alive)
-    check_results(ctx, origin, tree)
+    check_results(ctx, origin, tree, destination)
     meter.total = tree.size
     return tree
 

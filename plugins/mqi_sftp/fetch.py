@@ -26,6 +26,7 @@ from mqi_sftp.meter import Meter
 from mqi_sftp.plan import SPARE, Mark, directories_of
 from mqi_sftp.received import NotedFile, Received
 from mqi_sftp.results import Origin
+from mqi_sftp.same_names import check_names
 from mqi_sftp.tree import Tree
 
 LARGE = 4 << 20  # a file of at least this size can be gone on with in its middle
@@ -114,7 +115,7 @@ def is_missing(ctx: StageContext) -> GiveUp:
     )
 
 
-def check_results(ctx: StageContext, origin: Origin, tree: Tree) -> None:
+def check_results(ctx: StageContext, origin: Origin, tree: Tree, destination: Path) -> None:
     """Raise `GiveUp` when there is nothing to fetch, or something that can't be fetched as it is."""
     if tree.unfit:
         raise GiveUp(
@@ -127,6 +128,7 @@ def check_results(ctx: StageContext, origin: Origin, tree: Tree) -> None:
             f"{of_part}step {origin.step} left no file where `from` of step {ctx.step} points",
             hint="mend `from`, or declare the run step's `outputs` so that it fails by itself",
         )
+    check_names(destination, tree)
 
 
 def changed_meanwhile() -> RetryLater:

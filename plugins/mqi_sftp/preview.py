@@ -75,7 +75,7 @@ def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:
     destination = find_destination(case, ctx)
     origin = find_origin(ctx)
     with ctx.host.files() as files:
-        tree = list_results(files, ctx, origin, meter)
+        tree = list_results(files, ctx, origin, destination, meter)
         same = looks_in_place(destination, tree)
         hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
     if is_in_place(destination, tree.manifest(hashes or {}), Placed(ctx, case), meter):

@@ -119,7 +119,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         found = _Found(origin, head)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _nonsense(host.name) from None
-    check_results(ctx, origin, found.tree)
+    check_results(ctx, origin, found.tree, landing.destination)
     meter.total = found.tree.size
     landing.claim()
     if wait := wait_for_room(landing, FetchPlan((), found.manifest.files, ())):

@@ -71,7 +71,7 @@ class DownStream:
         if far.greet() != "places":
             raise is_missing(self._ctx)
         self._list(far)
-        check_results(self._ctx, self._origin, self._tree)
+        check_results(self._ctx, self._origin, self._tree, self._landing.destination)
         self._meter.total = self._tree.size
 
     def _list(self, far: FarSide) -> None:
