@@ -97,6 +97,18 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
     return entries
 
 
+def look_over(directory: Path) -> tuple[list[Entry], dict[str, list[str]]]:
+    """Return what `survey` returns, and beside it what no case may hold: paths by kind. Raises `OSError`."""
+    unfit: dict[str, list[str]] = {}
+    entries = sorted(_fit(directory, unfit), key=lambda each: each.path)
+    return entries, unfit
+
+
+def describe_one(kind: str) -> str:
+    """Return the kind of one thing that can't be moved: `symbolic link`."""
+    return _ONE.get(kind, kind)
+
+
 def unchanged(directory: Path, entries: list[Entry]) -> bool:
     """Look again, without holding a second list: True when all is as it was listed. Raises `Unfit`, `OSError`."""
     return _sum(_surveyed(directory)) == _sum(entries)
@@ -109,6 +121,13 @@ def _sum(entries: Iterable[Entry]) -> int:
 
 def _surveyed(directory: Path) -> Iterator[Entry]:
     unfit: dict[str, list[str]] = {}
+    yield from _fit(directory, unfit)
+    if unfit:
+        counted = describe_unfit({what: len(paths) for what, paths in unfit.items()})
+        raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
+
+
+def _fit(directory: Path, unfit: dict[str, list[str]]) -> Iterator[Entry]:
     device = directory.stat().st_dev
     for entry in _walk(directory, "", unfit):
         if entry is None:
@@ -118,9 +137,6 @@ def _surveyed(directory: Path) -> Iterator[Entry]:
             unfit.setdefault("other file systems", []).append(relative)
             continue
         yield Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir)
-    if unfit:
-        counted = describe_unfit({what: len(paths) for what, paths in unfit.items()})
-        raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
 
 
 def _walk(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mqi_cli import Manifest, ManifestFile
-from mqi_sftp.verify import Finding, Side, judge
-from sftp.bench import contents, fill, flip_a_byte, sample_case
+from mqi_sftp.verify import Finding, Side, judge, verify_upload
+from sftp.bench import Bench, contents, fill, flip_a_byte, sample_case
 
 Mqi = Callable[..., str]
 
@@ -82,6 +84,11 @@ def test_a_case_goes_there_and_its_results_come_back_by_hand(mqi: Mqi, tmp_path:
     assert [each["problem"] for each in download["findings"]] == ["differs"]
 
     shutil.rmtree(tmp_path / "far")
+    told = mqi("transfer", "verify", "Doe", "--json", code=1)
+    (upload, download) = json.loads(told)
+    assert "not what was proven when it was moved: here" in download["text"]
+    assert [each["problem"] for each in download["findings"]] == ["changed since it was moved, here"]
+    assert [Path(each["path"]).name for each in download["findings"]] == [victim.name]
     flip_a_byte(victim)
     assert "nothing on here any more, to compare with; as proven" in mqi("transfer", "verify", "Doe")
 
@@ -118,7 +125,74 @@ def test_nothing_on_either_side_is_not_well() -> None:
 
 
 def test_a_link_that_came_to_be_on_a_side_is_named() -> None:
-    verdict = judge("upload", Side("here", ONE), Side("there", ONE, ("link",)), recorded=ONE.fingerprint)
+    link = Finding("link", "symbolic link, there")
+    verdict = judge("upload", Side("here", ONE), Side("there", ONE, (link,)), recorded=ONE.fingerprint)
 
     assert verdict.differs
-    assert verdict.findings == (Finding("link", "neither file nor directory, there"),)
+    assert verdict.findings == (link,)
+
+
+def test_what_was_listed_when_it_was_moved_names_the_files_where_one_side_is_gone() -> None:
+    listed = {each.path: each.sha256 for each in ONE.files}
+    verdict = judge("upload", Side("here", None), Side("there", OTHER), recorded=ONE.fingerprint, listed=listed)
+
+    assert verdict.findings == (
+        Finding("a", "changed since it was moved, there"),
+        Finding("b", "gone since it was moved, there"),
+        Finding("c", "new since it was moved, there"),
+    )
+
+
+def test_a_source_is_compared_whatever_else_came_to_be_in_it(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.source, {"a": b"1", "b": b"2", "c": b"3", "closed/d": b"4"})
+    case = local_bench.case()
+    local_bench.upload()
+    (local_bench.source / "link").symlink_to("a")
+    flip_a_byte(local_bench.source / "a")
+    scandir, open_file = os.scandir, io.FileIO
+
+    def forbids(path: Any) -> Any:
+        if str(path).endswith("/source/case/closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    def stale(path: Any, *more: Any) -> Any:
+        if str(path).endswith("/source/case/b"):
+            raise OSError(116, "Stale file handle")
+        if str(path).endswith("/source/case/c"):
+            os.utime(path, (5, 5))
+        return open_file(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_cli.manifest.os.scandir", forbids)
+        patch.setattr("mqi_cli.manifest.io.FileIO", stale)
+        verdict = verify_upload(case, local_bench.context("upload"))
+
+    assert {each.path: each.problem for each in verdict.findings} == {
+        "link": "symbolic link, in the source",
+        "closed/": "unreadable directory, in the source",
+        "b": "can't be read (stale file handle), in the source",
+        "c": "changed while it was read, in the source",
+        "a": "differs",
+    }
+
+
+def test_a_source_that_can_not_be_read_at_all_is_said_and_no_bug(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.source, {"a": b"1"})
+    case = local_bench.case()
+    local_bench.upload()
+
+    def stale(_directory: Path) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("mqi_sftp.verify.look_over", stale)
+
+    verdict = verify_upload(case, local_bench.context("upload"))
+
+    assert verdict.differs
+    assert verdict.findings == (Finding(".", "can't be read (stale file handle), in the source"),)
+    assert "in the source it can't be read" in verdict.text
