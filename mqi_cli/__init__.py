@@ -105,6 +105,7 @@ _FACE = {
     "Column": "cli.output",
     "show": "cli.output",
     "say": "cli.output",
+    "progress": "cli.progress",
 }
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     from mqi_cli.cli.output import Column as Column
     from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
+    from mqi_cli.cli.progress import progress as progress
     from mqi_cli.clock import Clock as Clock
     from mqi_cli.config.values import Duration as Duration
     from mqi_cli.config.values import LocalPath as LocalPath

@@ -131,7 +131,7 @@ def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Place
         plan = plan_fetch(landing, tree.manifest(known), meter)
         if wait := wait_for_room(landing, plan):
             return wait
-        meter.done = plan.kept_bytes
+        meter.keep(files=len(plan.keep), size=plan.kept_bytes)
         wanted = {each.path: each.sha256 if hashes is not None else "" for each in plan.fetch}
         landing.drop(plan.drop)
         del plan, hashes  # of a hundred thousand files no list is kept longer than it is needed
@@ -161,7 +161,7 @@ def list_results(files: Files, ctx: StageContext, origin: Origin, destination: P
         raise is_missing(ctx)
     tree = origin.walk(files, alive=meter.alive)
     check_results(ctx, origin, tree, destination)
-    meter.total = tree.size
+    meter.expect(files=len(tree.files), size=tree.size)
     return tree
 
 
@@ -171,7 +171,7 @@ def hash_results(
     """Return what the files on the host hash to; None where only reading them back would tell, and that is not wanted."""
     meter.begin("proving what is on the host")
     timeout = ctx.config.verify_timeout
-    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, alive=meter.alive, read_back=read_back)
+    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, meter=meter, read_back=read_back)
     if hashes is not None and (unreadable := len(tree.files) - len(hashes)):
         raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=ctx.host.name)
     return hashes

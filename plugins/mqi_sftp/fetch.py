@@ -171,7 +171,7 @@ class Fetcher:
         file = next((each for each in wanted if begun and each.path == begun[0]), None)
         if begun is None or file is None or not (beginnings := self.received.beginnings(file)):
             return None
-        self.meter.begin(file.path)
+        self.meter.begin_file(file.path)
         with self._open(file) as sink:
             length = sink.take_over(begun[1], beginnings)
             if not length:
@@ -192,7 +192,7 @@ class Fetcher:
             path = self.origin.there(file.path)
 
             def sink() -> ArrivingFile:
-                self.meter.begin(file.path)
+                self.meter.begin_file(file.path)
                 # of large files no two are under way at once, so one name is enough
                 large = file.size >= LARGE
                 opened = self._open(file) if large else self.landing.open_file(slot=f"file-{number}")

@@ -10,7 +10,7 @@ from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
 from mqi_sftp.in_place import is_in_place, looks_in_place
 from mqi_sftp.landing import Landing
-from mqi_sftp.meter import Meter
+from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
 from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
@@ -29,9 +29,9 @@ class Move:
     path: str
 
 
-def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
+def preview_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> list[Move]:
     """Return what an upload would do; empty when the input is there and proven."""
-    meter = Meter(None)
+    meter = Meter(ctx, show=show or silent)
     source = read_source(case, meter)
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
@@ -69,9 +69,9 @@ def _has_programs(ctx: StageContext) -> bool:
         return False
 
 
-def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:
+def preview_download(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> list[Move]:
     """Return what a download would do; empty when the results are in place and proven."""
-    meter = Meter(None)
+    meter = Meter(ctx, show=show or silent)
     destination = find_destination(case, ctx)
     origin = find_origin(ctx)
     with ctx.host.files() as files:

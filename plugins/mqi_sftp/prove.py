@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from mqi_cli import Entry, Files, Host, HostFault, ManifestFile, NoShell, Receiving
+from mqi_sftp.meter import Meter
 from mqi_sftp.plan import batches
 from mqi_sftp.tree import Tree
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
 
 _File = TypeVar("_File", Entry, ManifestFile)
-Alive = Callable[[int], None]  # called with the number of bytes that were just hashed
 
 # Names come over standard input and go into redirections: a name on a command line would show in the far side's
 # process list, and one that begins with a dash would be an option. One answer a name, in order.
@@ -78,15 +78,15 @@ def parse_hashes(output: bytes, count: int) -> list[str] | None:
 
 
 def hash_tree(
-    host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
+    host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, meter: Meter
 ) -> dict[str, str]:
     """Return the hash of each file of a tree; files that the account can't read are left out."""
-    found = hashed(host, files, directory, tree.files, timeout=timeout, alive=alive)
+    found = hashed(host, files, directory, tree.files, timeout=timeout, meter=meter)
     return {each.path: value for each, value in found if value}
 
 
 def hashed(
-    host: Host, files: Files | None, directory: PurePosixPath, entries: Sequence[_File], *, timeout: float, alive: Alive
+    host: Host, files: Files | None, directory: PurePosixPath, entries: Sequence[_File], *, timeout: float, meter: Meter
 ) -> Iterator[tuple[_File, str]]:
     """Give each file with its hash, empty for one that the account can't read; made there where a program does that.
 
@@ -99,9 +99,9 @@ def hashed(
             programs = False
             if files is None:
                 raise NoShell(f"host {host.name}: no program there hashes", host=host.name)
-            found = _read_back(files, directory, batch, alive)
+            found = _read_back(files, directory, batch, meter)
         else:
-            alive(sum(each.size for each in batch))
+            meter.alive(sum(each.size for each in batch))
         yield from zip(batch, found, strict=True)
 
 
@@ -120,12 +120,12 @@ def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[_File], *, 
     return hashes
 
 
-def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[_File], alive: Alive) -> list[str]:
+def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[_File], meter: Meter) -> list[str]:
     sinks = {directory / each.path: HashSink() for each in batch}
     wanted = (
         Receiving(path, each.size, partial(sinks.__getitem__, path)) for path, each in zip(sinks, batch, strict=True)
     )
-    for _ in files.read_many(wanted, got=lambda _count: alive(0)):
+    for _ in files.read_many(wanted, got=meter.read_back):
         pass
     return [each.digest.hexdigest() for each in sinks.values()]
 

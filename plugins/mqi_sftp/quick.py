@@ -76,7 +76,7 @@ def _read(case: CaseRef, meter: Meter) -> tuple[list[Entry], Manifest, bytes] | 
     for each in entries:
         if each.is_dir:
             continue
-        meter.begin(each.path)
+        meter.begin_file(each.path)
         with WatchedSource(case.directory / each.path) as source:
             bodies.append(source.read(each.size + 1))
             files.append(ManifestFile(each.path, len(bodies[-1]), source.digest.hexdigest()))
@@ -120,7 +120,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _nonsense(host.name) from None
     check_results(ctx, origin, found.tree, landing.destination)
-    meter.total = found.tree.size
+    meter.expect(files=len(found.files), size=found.tree.size)
     landing.claim()
     if wait := wait_for_room(landing, FetchPlan((), found.manifest.files, ())):
         return wait
@@ -128,7 +128,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         (landing.results / path).mkdir(exist_ok=True)
     rest = memoryview(body)
     for each in found.files:
-        meter.begin(each.path)
+        meter.begin_file(each.path)
         with landing.open_file() as sink:
             sink.write(rest[: each.size])
         if sink.digest.hexdigest() != found.hashes[each.path]:

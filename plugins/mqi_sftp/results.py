@@ -24,6 +24,7 @@ from mqi_cli import (
     local_path,
     parse_checksums,
 )
+from mqi_sftp.meter import Meter
 from mqi_sftp.options import DownloadOptions, origin_step
 from mqi_sftp.prove import hashed
 from mqi_sftp.tree import Tree, joined, walk, walk_sum
@@ -57,7 +58,7 @@ class Origin:
         return sum(walk_sum(files, place, prefix, alive=alive) for prefix, place in self.places.items())
 
     def hashes(
-        self, host: Host, files: Files, tree: Tree, *, timeout: float, alive: Callable[[int], None], read_back: bool
+        self, host: Host, files: Files, tree: Tree, *, timeout: float, meter: Meter, read_back: bool
     ) -> dict[str, str] | None:
         """Return the hash of each file of such a tree; files that the account can't read are left out.
 
@@ -66,7 +67,7 @@ class Origin:
         found: dict[str, str] = {}
         for prefix, place in self.places.items():
             below = tree.below(prefix)
-            each_hash = hashed(host, files if read_back else None, place, below.files, timeout=timeout, alive=alive)
+            each_hash = hashed(host, files if read_back else None, place, below.files, timeout=timeout, meter=meter)
             try:
                 found.update((prefix + each.path, value) for each, value in each_hash if value)
             except NoShell:

@@ -40,7 +40,7 @@ class Sender:
 
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
-        self.meter.begin(file.path)
+        self.meter.begin_file(file.path)
         with WatchedSource(self.source / file.path) as source:
             offset = self._continue_from(file, length, source) if length else 0
             if length and not offset:
@@ -72,6 +72,7 @@ class Sender:
         for done in staging.files.copy_many(staging.path, copying):
             copied.add(files[done.path].path)
             self.meter.done += done.size
+            self.meter.files += 1
             self.meter.alive()
         return copied
 
@@ -83,7 +84,7 @@ class Sender:
             path, mark = self.staging.path / file.path, self.marks[file.path]
 
             def source() -> WatchedSource:
-                self.meter.begin(file.path)
+                self.meter.begin_file(file.path)
                 opened[path] = (file, WatchedSource(self.source / file.path))
                 return opened[path][1]
 

@@ -105,7 +105,8 @@ def survey_source(case: CaseRef, meter: Meter) -> list[Entry]:
         ) from problem
     except OSError as error:
         raise source_error(error) from error
-    meter.total = sum(each.size for each in entries if not each.is_dir)
+    files = [each.size for each in entries if not each.is_dir]
+    meter.expect(files=len(files), size=sum(files))
     return entries
 
 

@@ -72,7 +72,7 @@ class DownStream:
             raise is_missing(self._ctx)
         self._list(far)
         check_results(self._ctx, self._origin, self._tree, self._landing.destination)
-        self._meter.total = self._tree.size
+        self._meter.expect(files=len(self._tree.files), size=self._tree.size)
 
     def _list(self, far: FarSide) -> None:
         far.listed = b""
@@ -136,7 +136,7 @@ class DownStream:
         return manifest
 
     def _make(self, plan: FetchPlan, manifest: Manifest) -> None:
-        self._meter.done = plan.kept_bytes
+        self._meter.keep(files=len(plan.keep), size=plan.kept_bytes)
         self._landing.drop(plan.drop)
         for path in directories_of(manifest):
             (self._landing.results / path).mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ class DownStream:
         length -= length % RESUME_FROM
         if not length:
             return None
-        self._meter.begin(prefix + entry.path)
+        self._meter.begin_file(prefix + entry.path)
         digest = hashlib.sha256()
         with begun[1].open("rb") as earlier, self._landing.open_file(prefix + entry.path, hashed=False) as sink:
             # copied, because an earlier owner may hold the old one open
@@ -192,7 +192,7 @@ class DownStream:
 
     def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
         path = prefix + entry.path
-        self._meter.begin(path)
+        self._meter.begin_file(path)
         if entry.size < RESUME_FROM:
             self._receive_small(far, path, entry)
             return

@@ -171,7 +171,7 @@ class UpStream:
         return Share(frozenset(whole), tuple(begun))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
-        self._meter.done = sum(each.size for each in entries if each.path in share.whole)
+        self._meter.keep(files=len(share.whole), size=sum(each.size for each in entries if each.path in share.whole))
         far.say("go")
         if dropped:
             far.say("drop", now=False)
@@ -208,7 +208,7 @@ class UpStream:
 
     def _append(self, far: FarSide, entry: Entry, length: int) -> bool:
         """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
-        self._meter.begin(entry.path)
+        self._meter.begin_file(entry.path)
         far.say(f"begin {length}\n./{entry.path}")
         with WatchedSource(self._case.directory / entry.path) as source:
             source.skip(length, alive=self._meter.alive)
@@ -230,7 +230,7 @@ class UpStream:
                 mtime = whole_mtime(each.mtime_ns)
                 far.send(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
                 continue
-            self._meter.begin(each.path)
+            self._meter.begin_file(each.path)
             with reading(self._case.directory / each.path) as source:
                 mark = Mark.due(each)
                 far.send(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))

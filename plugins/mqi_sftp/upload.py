@@ -110,7 +110,7 @@ def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter
     meter.begin("proving what is there")
     tree = walk(files, layout.input, alive=meter.alive)
     timeout = ctx.config.verify_timeout
-    hashes = hash_tree(ctx.host, files, layout.input, tree, timeout=timeout, alive=meter.alive)
+    hashes = hash_tree(ctx.host, files, layout.input, tree, timeout=timeout, meter=meter)
     manifest = tree.manifest(hashes)
     if manifest.fingerprint == fingerprint and not tree.unfit:
         return manifest
@@ -130,7 +130,7 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
             staging.files.remove(staging.path / path)
         plan = plan_upload(source.manifest, tree.entries, source.marks, earlier=earlier, wrong=wrong)
         _ask_for_room(ctx, staging, plan)
-        meter.done = plan.kept_bytes
+        meter.keep(files=len(plan.keep), size=plan.kept_bytes)
         del tree
         sender.carry_out(plan)
         meter.begin("proving")
@@ -163,7 +163,7 @@ def prove(ctx: StageContext, staging: Staging, wanted: Manifest, meter: Meter) -
             strange = True
     likely = list(compress(wanted.files, seen))
     timeout = ctx.config.verify_timeout
-    proven = hashed(ctx.host, files, staging.path, likely, timeout=timeout, alive=meter.alive)
+    proven = hashed(ctx.host, files, staging.path, likely, timeout=timeout, meter=meter)
     wrong = {file.path for file, sha256 in proven if file.sha256 != sha256}
     if not (wrong or strange or walked.unfit) and all(seen) and sorted(directories) == list(directories_of(wanted)):
         return Difference((), (), ())

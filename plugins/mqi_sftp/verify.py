@@ -21,7 +21,7 @@ from mqi_cli import (
     look_over,
     parse_checksums,
 )
-from mqi_sftp.meter import Meter
+from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import compare, compare_hashes
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 
@@ -110,21 +110,23 @@ def _since(listed: Mapping[str, str], side: Side) -> Iterator[Finding]:
     yield from (Finding(path, f"new since it was moved, {side.name}") for path in difference.extra)
 
 
-def verify_upload(case: CaseRef, ctx: StageContext) -> Verdict:
+def verify_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> Verdict:
     """Prove a case's input on the host against its source."""
-    here = _local("in the source", case.directory)
+    meter = Meter(ctx, show=show or silent)
+    here = _local("in the source", case.directory, meter)
     with ctx.host.files() as files:
-        there = _remote(ctx, files, Origin("upload", {"": ctx.layout.input}))
+        there = _remote(ctx, files, Origin("upload", {"": ctx.layout.input}), meter)
         listed = _listed(files, ctx.layout.root / ".input.sha256")
     return judge(ctx.step, here, there, recorded=case.fingerprint, listed=listed)
 
 
-def verify_download(case: CaseRef, ctx: StageContext, *, recorded: str) -> Verdict:
+def verify_download(case: CaseRef, ctx: StageContext, *, recorded: str, show: Show | None = None) -> Verdict:
     """Prove a case's results here against those on the host."""
     origin = find_origin(ctx)
-    here = _local("here", find_destination(case, ctx))
+    meter = Meter(ctx, show=show or silent)
+    here = _local("here", find_destination(case, ctx), meter)
     with ctx.host.files() as files:
-        there = _remote(ctx, files, origin)
+        there = _remote(ctx, files, origin, meter)
     return judge(ctx.step, there, here, recorded=recorded, listed=Placed(ctx, case).checksums(recorded))
 
 
@@ -135,7 +137,7 @@ def _listed(files: Files, path: PurePosixPath) -> dict[str, str]:
         return {}
 
 
-def _local(name: str, directory: Path) -> Side:
+def _local(name: str, directory: Path, meter: Meter) -> Side:
     """Hash what lies here, whatever stands between it. What can't be read is a finding, not an end."""
     try:
         entries, unfit = look_over(directory)
@@ -147,11 +149,13 @@ def _local(name: str, directory: Path) -> Side:
     if any(each.path == "." for each in findings):
         return Side(name, None, tuple(findings))
     files = []
+    meter.total += 2 * sum(each.size for each in entries if not each.is_dir)  # most likely as much on the other side
     for each in entries:
         if each.is_dir:
             continue
+        meter.begin(f"{name}: {each.path}")
         try:
-            hashed = hash_file(directory / each.path)
+            hashed = hash_file(directory / each.path, read=meter.alive)
             now = (directory / each.path).lstat()
         except OSError as error:
             findings.append(Finding(each.path, f"{_unreadable(error)}, {name}"))
@@ -166,15 +170,17 @@ def _unreadable(error: OSError) -> str:
     return f"can't be read ({describe_os_error(error).lower()})"
 
 
-def _remote(ctx: StageContext, files: Files, origin: Origin) -> Side:
+def _remote(ctx: StageContext, files: Files, origin: Origin, meter: Meter) -> Side:
     name = f"on {ctx.host.name}"
     for place in origin.places.values():
         there = files.stat(place)
         if there is None or not there.is_dir:
             return Side(name, None)
-    tree = origin.walk(files)
-    timeout, alive = ctx.config.verify_timeout, Meter(None).alive
-    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, alive=alive, read_back=True) or {}
+    meter.begin(name)
+    tree = origin.walk(files, alive=meter.alive)
+    meter.total = meter.done + tree.size
+    timeout = ctx.config.verify_timeout
+    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, meter=meter, read_back=True) or {}
     kinds = [describe_one(each) for each in tree.unfit or {}]
     what = kinds[0] if len(kinds) == 1 else "neither file nor directory, or a name that can't be moved"
     findings = [Finding(path, f"{what}, {name}") for path in tree.unfit_paths]

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from mqi_cli import Manifest, ManifestFile
+from mqi_sftp.preview import preview_upload
 from mqi_sftp.verify import Finding, Side, judge, verify_upload
-from sftp.bench import Bench, contents, fill, flip_a_byte, sample_case
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
 
 Mqi = Callable[..., str]
 
@@ -196,3 +197,32 @@ def test_a_source_that_can_not_be_read_at_all_is_said_and_no_bug(
     assert verdict.differs
     assert verdict.findings == (Finding(".", "can't be read (stale file handle), in the source"),)
     assert "in the source it can't be read" in verdict.text
+
+
+def test_a_transfer_tells_which_of_how_many_files_it_is_at(bench: Bench) -> None:
+    fill(bench.source, {"d/a": b"1" * (5 << 20), "b": b"2"})
+    fill(bench.outputs, {"d/a": b"1" * (5 << 20), "b": b"2"})
+
+    for stage, case in (("upload", bench.case()), ("download", bench.case(fingerprint="f"))):
+        ctx = bench.context(stage)
+        told: list[str] = []
+        ctx.progress = lambda *_far, detail, told=told: told.append(detail)  # type: ignore[method-assign,assignment]
+        (UPLOAD if stage == "upload" else DOWNLOAD).run(case, ctx)
+        found = [each for each in dict.fromkeys(told) if " files, " in each]
+        assert sorted(each.partition(" ")[0] for each in found) == ["1/2", "2/2"]
+        assert {each.partition(", ")[2] for each in found} == {"a", "b"}
+
+
+def test_looking_shows_how_far_it_is(local_bench: Bench) -> None:
+    fill(local_bench.source, {"a": b"1" * (3 << 20)})
+    told: list[tuple[float, float]] = []
+
+    def show(done: float, total: float, _unit: str, _detail: str) -> None:
+        told.append((done, total))
+
+    preview_upload(local_bench.case(), local_bench.context("upload"), show=show)
+    assert told[-1] == (3 << 20, 3 << 20)
+    local_bench.upload()
+    told.clear()
+    verify_upload(local_bench.case(), local_bench.context("upload"), show=show)
+    assert told[-1] == (6 << 20, 6 << 20)
