@@ -104,7 +104,9 @@ _FACE = {
     "Operator": "cli.operator",
     "Column": "cli.output",
     "show": "cli.output",
+    "complain": "cli.output",
     "say": "cli.output",
+    "tell_more": "cli.output",
     "progress": "cli.progress",
 }
 
@@ -117,8 +119,10 @@ if TYPE_CHECKING:
     from mqi_cli.check import Verdict as Verdict
     from mqi_cli.cli.operator import Operator as Operator
     from mqi_cli.cli.output import Column as Column
+    from mqi_cli.cli.output import complain as complain
     from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
+    from mqi_cli.cli.output import tell_more as tell_more
     from mqi_cli.cli.progress import progress as progress
     from mqi_cli.clock import Clock as Clock
     from mqi_cli.config.values import Duration as Duration

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from mqi_cli import CaseError, CaseView, Column, Operator, UsageError, progress, say, show
+from mqi_cli import CaseError, CaseView, Column, Operator, UsageError, complain, progress, say, show
 from mqi_sftp.meter import Show
-from mqi_sftp.preview import preview_download, preview_upload
+from mqi_sftp.preview import compares_content, preview_download, preview_upload
 from mqi_sftp.verify import Verdict, verify_download, verify_upload
 
 _MOVED = (
@@ -36,6 +36,8 @@ def move(stage: str, case: str, *, step: str, dry_run: bool, json: bool, format:
             format=format,
             empty="Nothing to move: all of it is there, and proven.",
         )
+        if stage == "upload" and not compares_content(ctx) and any(each.act == "keep" for each in moves):
+            complain("what is to be kept was told by size and time alone; the upload proves it, and sends what differs")
         return
     facts = dict(operator.perform(stage, case, step=step))
     row = {**facts, "step": step or stage, "moved_bytes": facts.get("sent_bytes", facts.get("fetched_bytes"))}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from mqi_cli import CaseRef, Entry, Files, NoShell, StageContext
+from mqi_cli import CaseRef, Entry, Files, ManifestFile, NoShell, StageContext
 from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
 from mqi_sftp.in_place import is_in_place, looks_in_place
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
+from mqi_sftp.prove import hashed
 from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
 from mqi_sftp.source import read_source
@@ -30,34 +32,58 @@ class Move:
 
 
 def preview_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> list[Move]:
-    """Return what an upload would do; empty when the input is there and proven."""
+    """Return what an upload would do; empty when the input is there and proven.
+
+    What is to be kept is hashed where it lies, where the host runs programs (`compares_content`).
+    """
     meter = Meter(ctx, show=show or silent)
     source = read_source(case, meter)
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
             return []
-        there, earlier = _there(files, ctx)
+        place, before = _places(files, ctx)
+        there = walk(files, place).entries if place else ()
+        earlier = walk(files, before).entries if before else ()
         plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
-        goes_on = bool(plan.resume) and (files.copies or ctx.host.config.type == "local" or _has_programs(ctx))
-    return [
-        *(Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)),
-        *(
-            Move("continue", each.size - length, each.path) if goes_on else Move("send", each.size, each.path)
-            for each, length in plan.resume
-        ),
-        *(Move("send", each.size, each.path) for each in plan.send),
-    ]
+        wrong = _disproved(ctx, place, plan.keep, meter) | _disproved(ctx, before, plan.copy, meter)
+        if wrong:
+            plan = plan_upload(source.manifest, there, source.marks, earlier=earlier, wrong=frozenset(wrong))
+        goes_on = bool(plan.resume) and (files.copies or compares_content(ctx))
+    step = RESUME_FROM if _has_programs(ctx) else 1
+    moves = [Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)]
+    for each, length in plan.resume:
+        if goes_on and length >= step:
+            moves.append(Move("continue", each.size - length // step * step, each.path))
+        else:
+            moves.append(Move("send", each.size, each.path))
+    return [*moves, *(Move("send", each.size, each.path) for each in plan.send)]
 
 
-def _there(files: Files, ctx: StageContext) -> tuple[Sequence[Entry], Sequence[Entry]]:
-    """List what an upload goes on from: what an earlier turn left, and the input of an earlier revision."""
+def compares_content(ctx: StageContext) -> bool:
+    """Whether what is on the host is told by its content; else by sizes and times alone."""
+    return ctx.host.config.type == "local" or _has_programs(ctx)
+
+
+def _places(files: Files, ctx: StageContext) -> tuple[PurePosixPath | None, PurePosixPath | None]:
+    """Return where an upload goes on from: what an earlier turn left, and the input of an earlier revision."""
     if files.stat(ctx.layout.root) is None:
-        return (), ()
+        return None, None
     staging = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn))
-    place = staging.newest()
-    if place is None and not files.copies and _has_programs(ctx) and files.stat(ctx.layout.input):
-        place = ctx.layout.input  # a stream takes equal files from there, whatever the server can
-    return (walk(files, place).entries if place else ()), staging.earlier()
+    there = files.stat(ctx.layout.input) is not None
+    if _has_programs(ctx):  # a stream goes on from one of them, whatever the file server can
+        return staging.newest(taken=True) or (ctx.layout.input if there else None), None
+    return staging.newest(), ctx.layout.input if there and files.copies else None
+
+
+def _disproved(ctx: StageContext, place: PurePosixPath | None, files: Sequence[ManifestFile], meter: Meter) -> set[str]:
+    """Return the files that have the right size and time there and other content, as far as a program there tells."""
+    if place is None or not files:
+        return set()
+    found = hashed(ctx.host, None, place, files, timeout=ctx.config.verify_timeout, meter=meter)
+    try:
+        return {each.path for each, sha256 in found if sha256 != each.sha256}
+    except NoShell:
+        return set()
 
 
 def _has_programs(ctx: StageContext) -> bool:

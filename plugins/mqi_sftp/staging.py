@@ -62,10 +62,18 @@ class Staging:
             self.files.make_directory(self.path, mode=DIRECTORY_MODE, exist_ok=True)
         self._remove(leftovers)
 
-    def newest(self) -> PurePosixPath | None:
-        """Return the staging directory that the latest turn left, if any. Changes nothing."""
-        staged, _ = self._look()
-        return self.layout.root / staged[max(staged)] if staged else None
+    def newest(self, *, taken: bool = False) -> PurePosixPath | None:
+        """Return the staging directory that the latest turn left, if any. Changes nothing.
+
+        With `taken` also one that a stream was copying from when it broke off: it goes on from that one.
+        """
+        found = []
+        for item in self.files.listing(self.layout.root):
+            for order, prefix in enumerate((_INCOMING, ".taken-") if taken else (_INCOMING,)):
+                fence = Fence.parse(item.name[len(prefix) :]) if item.name.startswith(prefix) else None
+                if fence is not None and item.is_dir:
+                    found.append((fence, order, item.name))
+        return self.layout.root / max(found)[2] if found else None
 
     def earlier(self, *, alive: Callable[[], None] | None = None) -> list[Entry]:
         """List the input of an earlier revision, where the host can copy from it."""

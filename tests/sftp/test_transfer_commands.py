@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from mqi_cli import Manifest, ManifestFile
-from mqi_sftp.preview import preview_upload
+from mqi_cli import Done, Manifest, ManifestFile
+from mqi_sftp.preview import compares_content, preview_upload
 from mqi_sftp.verify import Finding, Side, judge, verify_upload
 from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
 
@@ -226,3 +226,45 @@ def test_looking_shows_how_far_it_is(local_bench: Bench) -> None:
     told.clear()
     verify_upload(local_bench.case(), local_bench.context("upload"), show=show)
     assert told[-1] == (6 << 20, 6 << 20)
+
+
+@pytest.mark.parametrize("host", ["local", "ssh"], indirect=True)
+def test_a_dry_run_finds_content_that_changed_behind_the_same_size_and_time(bench: Bench) -> None:
+    fill(bench.source, {"a": b"1" * 1000, "b": b"2" * 1000})
+    bench.upload()
+    flip_a_byte(bench.source / "a")
+
+    moves = preview_upload(bench.case(), bench.context("upload"))
+
+    sent = bench.upload()
+    assert isinstance(sent, Done)
+    assert {each.path: each.act for each in moves} == {"a": "send", "b": "keep"}
+    assert sent.facts["sent_bytes"] == 1000
+
+
+def test_a_dry_run_sees_what_a_stream_had_taken_over_when_it_broke_off(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1" * 1000, "b": b"2" * 1000})
+    ssh_bench.upload()
+    ssh_bench.input.rename(ssh_bench.root / ".taken-0-1")
+    (ssh_bench.root / ".incoming-0-1").mkdir()
+
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload"))
+
+    sent = ssh_bench.upload()
+    assert isinstance(sent, Done)
+    assert {each.act for each in moves} == {"keep"}
+    assert sent.facts["sent_bytes"] == 0
+
+
+def test_without_a_shell_a_dry_run_says_that_it_goes_by_size_and_time(tmp_path: Path, make_host: Any) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+
+    assert not compares_content(bench.context("upload"))  # type: ignore[arg-type]
+
+
+def test_a_transfer_takes_the_option_to_tell_more_itself(mqi: Mqi, tmp_path: Path) -> None:
+    fill(tmp_path / "in" / "Doe", {"a": b"1"})
+    mqi("case", "add", str(tmp_path / "in" / "Doe"))
+
+    mqi("transfer", "upload", "Doe", "-v")
+    assert "equal" in mqi("transfer", "verify", "Doe", "-vv")
