@@ -72,6 +72,10 @@ class Meter:
         self.alive()
         self.wait(count)
 
+    def piece(self, most: int) -> int:
+        """Return how many bytes to move at once, at most so many."""
+        return most if self._pace is None else self._pace.piece(most)
+
     def read_back(self, count: int) -> None:
         """Show that bytes came over the line that only their hash is wanted of. Raises `Stopping`."""
         self.alive(count)

@@ -214,7 +214,7 @@ class DownStream:
     def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
         left = size
         while left:
-            count = far.take(self._buffer[: min(CHUNK, left)])
+            count = far.take(self._buffer[: self._meter.piece(min(CHUNK, left))])
             if not count:
                 raise changed_meanwhile()
             sink.write(self._buffer[:count])

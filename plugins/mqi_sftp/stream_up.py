@@ -240,7 +240,7 @@ class UpStream:
     def _copy(self, far: FarSide, source: IO[bytes], size: int) -> None:
         left = size
         while left:
-            count = far.pass_on(source, min(CHUNK, left))
+            count = far.pass_on(source, self._meter.piece(min(CHUNK, left)))
             if not count:
                 raise RetryLater("the source is not at rest: a file became shorter while it was sent")
             left -= count
