@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqi_cli import Entry
-from mqi_sftp.landing import ArrivingFile, Landing
+from mqi_sftp.landing import ArrivingFile, Landing, WriteFailed
 from mqi_sftp.results import Origin
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ class NotedFile(ArrivingFile):
         written = super().write(data)
         self._length += written
         if self._due <= self._length < self._file.size:
-            self._received.note(self._file, self._length, self.digest.hexdigest())
+            try:
+                self._received.note(self._file, self._length, self.digest.hexdigest())
+            except OSError as error:
+                raise WriteFailed(error) from error  # else the host would be blamed for it
             self._due = self._length + self._step
         return written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import tracemalloc
@@ -204,3 +205,21 @@ def test_looking_again_whether_many_files_changed_keeps_no_list_of_them() -> Non
 
     assert found == [tree.sum]
     assert peak < 20 * Many.count
+
+
+@pytest.mark.parametrize("host", ["local", "sftp_only"], indirect=True)
+def test_a_disk_here_that_takes_no_more_notes_is_waited_for_and_not_the_host_s_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bench.outputs, {"large.raw": bytes(5 << 20)})
+
+    def full(*_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_sftp.received.Received.note", full)
+        waiting = bench.download()
+
+    assert isinstance(waiting, Wait)
+    assert waiting.note == "the disk for the results is full"
+    assert isinstance(bench.download(), Done)
