@@ -86,6 +86,8 @@ _FACE = {
     "fingerprint_directory": "manifest",
     "describe_unfit": "manifest",
     "empty_directories": "manifest",
+    "describe_one": "manifest",
+    "look_over": "manifest",
     "hash_file": "manifest",
     "parse_checksums": "manifest",
     "snapshot": "manifest",
@@ -102,8 +104,10 @@ _FACE = {
     "Operator": "cli.operator",
     "Column": "cli.output",
     "show": "cli.output",
-    "say": "cli.output",
     "complain": "cli.output",
+    "say": "cli.output",
+    "tell_more": "cli.output",
+    "progress": "cli.progress",
 }
 
 if TYPE_CHECKING:
@@ -118,6 +122,8 @@ if TYPE_CHECKING:
     from mqi_cli.cli.output import complain as complain
     from mqi_cli.cli.output import say as say
     from mqi_cli.cli.output import show as show
+    from mqi_cli.cli.output import tell_more as tell_more
+    from mqi_cli.cli.progress import progress as progress
     from mqi_cli.clock import Clock as Clock
     from mqi_cli.config.values import Duration as Duration
     from mqi_cli.config.values import LocalPath as LocalPath
@@ -160,10 +166,12 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import ManifestFile as ManifestFile
     from mqi_cli.manifest import Unfit as Unfit
     from mqi_cli.manifest import build_manifest as build_manifest
+    from mqi_cli.manifest import describe_one as describe_one
     from mqi_cli.manifest import describe_unfit as describe_unfit
     from mqi_cli.manifest import empty_directories as empty_directories
     from mqi_cli.manifest import fingerprint_directory as fingerprint_directory
     from mqi_cli.manifest import hash_file as hash_file
+    from mqi_cli.manifest import look_over as look_over
     from mqi_cli.manifest import parse_checksums as parse_checksums
     from mqi_cli.manifest import snapshot as snapshot
     from mqi_cli.manifest import survey as survey

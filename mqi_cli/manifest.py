@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,11 @@ class Manifest:
         """Sum of the files' sizes in bytes."""
         return sum(each.size for each in self.files)
 
+    def position(self, path: str) -> int | None:
+        """Return where a file stands among `files`; None for one that doesn't."""
+        at = bisect_left(self.files, path, key=lambda each: each.path)
+        return at if at < len(self.files) and self.files[at].path == path else None
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every path, size and hash and the empty directories: equal only for equal content."""
@@ -67,11 +73,13 @@ class Manifest:
 
     def checksums(self) -> bytes:
         """Return the text that `sha256sum -c` reads."""
-        lines = []
+        return b"".join(self.checksum_lines())
+
+    def checksum_lines(self) -> Iterator[bytes]:
+        """Give that text line by line."""
         for each in self.files:
             path = "./-" if each.path == "-" else each.path  # a bare dash would be standard input
-            lines.append(each.sha256.encode() + b"  " + path.encode("utf-8", "surrogateescape") + b"\n")
-        return b"".join(lines)
+            yield each.sha256.encode() + b"  " + path.encode("utf-8", "surrogateescape") + b"\n"
 
 
 def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
@@ -89,6 +97,18 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
     return entries
 
 
+def look_over(directory: Path) -> tuple[list[Entry], dict[str, list[str]]]:
+    """Return what `survey` returns, and beside it what no case may hold: paths by kind. Raises `OSError`."""
+    unfit: dict[str, list[str]] = {}
+    entries = sorted(_fit(directory, unfit), key=lambda each: each.path)
+    return entries, unfit
+
+
+def describe_one(kind: str) -> str:
+    """Return the kind of one thing that can't be moved: `symbolic link`."""
+    return _ONE.get(kind, kind)
+
+
 def unchanged(directory: Path, entries: list[Entry]) -> bool:
     """Look again, without holding a second list: True when all is as it was listed. Raises `Unfit`, `OSError`."""
     return _sum(_surveyed(directory)) == _sum(entries)
@@ -101,6 +121,13 @@ def _sum(entries: Iterable[Entry]) -> int:
 
 def _surveyed(directory: Path) -> Iterator[Entry]:
     unfit: dict[str, list[str]] = {}
+    yield from _fit(directory, unfit)
+    if unfit:
+        counted = describe_unfit({what: len(paths) for what, paths in unfit.items()})
+        raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
+
+
+def _fit(directory: Path, unfit: dict[str, list[str]]) -> Iterator[Entry]:
     device = directory.stat().st_dev
     for entry in _walk(directory, "", unfit):
         if entry is None:
@@ -110,9 +137,6 @@ def _surveyed(directory: Path) -> Iterator[Entry]:
             unfit.setdefault("other file systems", []).append(relative)
             continue
         yield Entry(relative, info.st_size, info.st_mtime_ns, info.st_ino, stat.S_IMODE(info.st_mode), is_dir)
-    if unfit:
-        counted = describe_unfit({what: len(paths) for what, paths in unfit.items()})
-        raise Unfit(f"it holds {counted}", tuple(path for paths in unfit.values() for path in paths))
 
 
 def _walk(
@@ -215,8 +239,11 @@ def hash_file(path: Path | str, *, read: Callable[[int], None] | None = None) ->
 def build_manifest(
     directory: Path, *, entries: list[Entry] | None = None, read: Callable[[int], None] | None = None
 ) -> Manifest:
-    """Hash every file below `directory`. Raises `Unfit` (also when a file changed while it was read) and `OSError`."""
-    seen = survey(directory) if entries is None else list(entries)
+    """Hash every file below `directory`. Raises `Unfit` (also when a file changed while it was read) and `OSError`.
+
+    `entries`, what `survey` gave, is emptied meanwhile.
+    """
+    seen = survey(directory) if entries is None else entries
     empty_dirs = empty_directories(seen)
     return Manifest(tuple(_hashed(directory, seen, read)), empty_dirs)
 

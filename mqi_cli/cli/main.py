@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mqi_cli import __version__
+from mqi_cli.cli.output import tell_more
 from mqi_cli.errors import EXIT_BUG, ConfigError, MqiError
 from mqi_cli.invocation import Invocation, options, set_options
 
@@ -124,12 +125,7 @@ def root(
 ) -> None:
     """Take the options that stand before the command."""
     set_options(Invocation(config=config, verbose=verbose))
-    if verbose:
-        import logging
-
-        level = logging.DEBUG if verbose > 1 else logging.INFO
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("mqi").setLevel(level)
+    tell_more(verbose)
 
 
 def main() -> None:

@@ -242,6 +242,7 @@ class Operator:
 
         try:
             entries = survey(directory)
+            looked_at = snapshot(entries)
             manifest = build_manifest(directory, entries=entries)
         except Unfit as error:
             listed = "".join(f"\n  {entry}" for entry in error.entries[:10])
@@ -254,7 +255,7 @@ class Operator:
             source,
             name,
             directory,
-            snapshot(entries),
+            looked_at,
             fingerprint=manifest.fingerprint,
             files=len(manifest.files),
             size=manifest.size,

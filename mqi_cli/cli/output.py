@@ -39,6 +39,17 @@ def say(text: str = "") -> None:
     sys.stdout.write(_lines(text))
 
 
+def tell_more(verbose: int) -> None:
+    """Log on stderr: what happens for 1, still more for 2."""
+    if not verbose:
+        return
+    import logging
+
+    level = logging.DEBUG if verbose > 1 else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("mqi").setLevel(level)
+
+
 def complain(text: str) -> None:
     """Print a plain line to stderr."""
     sys.stderr.write(_lines(text))

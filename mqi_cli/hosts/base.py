@@ -33,7 +33,7 @@ class Completed:
         return self.stdout.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteEntry:
     """One entry of a directory on a host, not followed when it is a link. `mtime` in whole seconds."""
 
@@ -130,10 +130,21 @@ class Files(Protocol):
     def listing(self, path: PurePosixPath) -> Iterator[RemoteEntry]:
         """List a directory, without `.` and `..`, in the server's order. Names are checked: no `/`, no NUL, UTF-8."""
 
+    def list_many(
+        self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
+        """List directories, several under way; give what comes of each, piece by piece. `alive` is called meanwhile.
+
+        More than a million entries, 64 MiB of names or a name of 255 bytes is a `HostFault`.
+        """
+
     def make_directory(
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False
     ) -> None:
         """Make a directory. Raises `FileExistsError` when it is there and `exist_ok` is False: this is an atomic claim."""
+
+    def make_directories(self, paths: Sequence[PurePosixPath], *, mode: int = 0o750) -> None:
+        """Make directories, parents before what lies in them, several under way. Raises likewise."""
 
     def write(
         self, path: PurePosixPath, source: IO[bytes], *, offset: int = 0, mode: int = 0o640, sent: Sent | None = None
@@ -178,8 +189,11 @@ class Files(Protocol):
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link. Nothing there is no error."""
 
-    def remove_tree(self, path: PurePosixPath) -> None:
-        """Remove a directory and all below it, without following links. Nothing there is no error."""
+    def remove_tree(self, path: PurePosixPath, *, alive: Callable[[], None] | None = None) -> None:
+        """Remove a directory and all below it, without following links. Nothing there is no error.
+
+        `alive` is called meanwhile, where that takes requests.
+        """
 
     def space(self, path: PurePosixPath) -> Space | None:
         """Say what is left on the file system of `path`. None where the server can't tell."""

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import stat as stat_module
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -54,6 +54,15 @@ class LocalFiles:
             raise HostFault(f"host {self._name}: {bad} names in a directory are not UTF-8", host=self._name)
         return iter(entries)
 
+    def list_many(
+        self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
+        """List directories, one after the other."""
+        for path in paths:
+            if alive:
+                alive()
+            yield path, self.listing(path)
+
     def make_directory(
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False
     ) -> None:
@@ -69,6 +78,11 @@ class LocalFiles:
             except FileExistsError:
                 if not exist_ok or not Path(path).is_dir():
                     raise _Expected(FileExistsError(errno.EEXIST, "it is there already")) from None
+
+    def make_directories(self, paths: Sequence[PurePosixPath], *, mode: int = 0o750) -> None:
+        """Make directories."""
+        for path in paths:
+            self.make_directory(path, mode=mode)
 
     def write(
         self, path: PurePosixPath, source: IO[bytes], *, offset: int = 0, mode: int = 0o640, sent: Sent | None = None
@@ -194,7 +208,7 @@ class LocalFiles:
         with self._doing("removing a file"), contextlib.suppress(*_GONE):
             Path(path).unlink()
 
-    def remove_tree(self, path: PurePosixPath) -> None:
+    def remove_tree(self, path: PurePosixPath, *, alive: Callable[[], None] | None = None) -> None:
         """Remove a directory and all below it. Links are removed, never followed."""
         with self._doing("removing a directory"), contextlib.suppress(*_GONE):
             if stat_module.S_ISDIR(Path(path).lstat().st_mode):

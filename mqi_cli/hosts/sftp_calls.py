@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from mqi_cli.hosts.base import Space
@@ -24,7 +24,7 @@ from mqi_cli.hosts.sftp_protocol import (
 )
 from mqi_cli.hosts.sftp_session import SftpSession
 
-_REQUESTS = 64  # requests that may be under way; as many as OpenSSH's own client
+AT_ONCE = 64  # requests that may be under way; as many as OpenSSH's own client
 
 
 def look(session: SftpSession, path: PurePosixPath) -> Attributes | None:
@@ -44,15 +44,6 @@ def is_directory(session: SftpSession, path: PurePosixPath) -> bool:
 def make_directory(session: SftpSession, path: PurePosixPath, mode: int) -> None:
     """Make one directory."""
     session.ask(Ask.MKDIR, pack_path(path) + pack_attributes(mode=mode)).expect(Answer.STATUS)
-
-
-def list_directory(session: SftpSession, path: bytes) -> list[tuple[bytes, Attributes]]:
-    """List a directory: names as bytes, without `.` and `..`."""
-    handle = pack_string(session.ask(Ask.OPENDIR, pack_string(path)).expect(Answer.HANDLE).string())
-    with closing(session, handle):
-        found = [(name, each) for name, each in session.names(handle) if name not in (b".", b"..")]
-    session.ask(Ask.CLOSE, handle).expect(Answer.STATUS)
-    return found
 
 
 def open_file(session: SftpSession, path: PurePosixPath, flags: int, attributes: bytes = b"\0\0\0\0") -> bytes:
@@ -76,8 +67,8 @@ def rename_plainly(session: SftpSession, old: PurePosixPath, new: PurePosixPath)
 
 def ask_all(session: SftpSession, kind: Ask, paths: list[bytes]) -> None:
     """Make one request of each path, many under way at once. What is not there is no error."""
-    for start in range(0, len(paths), _REQUESTS):
-        numbers = [session.send(kind, pack_string(each)) for each in paths[start : start + _REQUESTS]]
+    for start in range(0, len(paths), AT_ONCE):
+        numbers = [session.send(kind, pack_string(each)) for each in paths[start : start + AT_ONCE]]
         for number in numbers:
             with unless_gone():
                 session.take(number).expect(Answer.STATUS)
@@ -110,6 +101,24 @@ def closing(session: SftpSession, handle: bytes) -> Iterator[None]:
             session.settle()
             session.ask(Ask.CLOSE, handle)
         raise
+
+
+@contextlib.contextmanager
+def handle_of(session: SftpSession, handle: bytes) -> Iterator[Callable[[], int]]:
+    """Give the request that closes a handle; where it was not made, make it, so that the server does not keep it."""
+    closed = False
+
+    def close() -> int:
+        nonlocal closed
+        closed = True
+        return session.send(Ask.CLOSE, handle)
+
+    try:
+        yield close
+    finally:
+        if not closed:
+            with contextlib.suppress(SftpLost):
+                close()
 
 
 @contextlib.contextmanager

@@ -29,6 +29,11 @@ Job = Generator[int, Reply, None]  # gives the number of the request it waits fo
 
 def run_jobs(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[int]:
     """Run jobs side by side, each with the bytes it may have under way; give the position of each that has ended."""
+    return (position for position in run_steps(session, jobs) if position is not None)
+
+
+def run_steps(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[int | None]:
+    """Do the same, and give None after each step that ended no job."""
     waiting = iter(enumerate(jobs))
     active: deque[tuple[int, int, Job, int]] = deque()
     weights = 0
@@ -48,9 +53,11 @@ def run_jobs(session: SftpSession, jobs: Iterable[tuple[int, Job]]) -> Iterator[
             position, weight, job, number = active.popleft()
             try:
                 active.append((position, weight, job, job.send(session.take(number))))
+                ended = None
             except StopIteration:
                 weights -= weight
-                yield position
+                ended = position
+            yield ended
     finally:
         for _, _, job, _ in active:
             job.close()
@@ -103,7 +110,7 @@ def _write(session: SftpSession, file: Sending, sent: Sent | None) -> Job:
     block = min(session.write_size, UNDER_WAY // 8)
     offset = 0
     pending: deque[tuple[int, int]] = deque()
-    with _handle(session, handle) as close, file.source() as source:
+    with calls.handle_of(session, handle) as close, file.source() as source:
         while data := source.read(block):
             where = handle + struct.pack(">QI", offset, len(data))
             pending.append((session.send(Ask.WRITE, where, data), len(data)))
@@ -144,7 +151,7 @@ def _copy(session: SftpSession, file: Copying, done: Callable[[], None]) -> Job:
             handles.append(wire.pack_string(reply.expect(Answer.HANDLE).string()))
     whole = False
     with contextlib.ExitStack() as stack:
-        closes = [stack.enter_context(_handle(session, each)) for each in handles]
+        closes = [stack.enter_context(calls.handle_of(session, each)) for each in handles]
         with contextlib.suppress(SftpRefused):
             if len(handles) == len(opening):
                 whole = yield from _copy_bytes(session, handles[0], handles[1], file.size, mode)
@@ -195,7 +202,7 @@ def _read(session: SftpSession, file: Receiving, got: Sent | None) -> Job:
     def ask(start: int, size: int) -> int:
         return session.send(Ask.READ, handle + struct.pack(">QI", start, size))
 
-    with _handle(session, handle) as close, file.sink() as sink:
+    with calls.handle_of(session, handle) as close, file.sink() as sink:
         while asked < file.size or pending:
             while asked < file.size and len(pending) < most:
                 wanted = min(block, file.size - asked)
@@ -220,21 +227,3 @@ def _rest(sink: IO[bytes], data: bytes, start: int, wanted: int, ask: Callable[[
         if not data or len(data) > wanted:
             raise SftpLost("data of a length that was not asked for")
         sink.write(data)
-
-
-@contextlib.contextmanager
-def _handle(session: SftpSession, handle: bytes) -> Iterator[Callable[[], int]]:
-    """Give the request that closes a handle; where it was not made, make it, so that the server does not keep it."""
-    closed = False
-
-    def close() -> int:
-        nonlocal closed
-        closed = True
-        return session.send(Ask.CLOSE, handle)
-
-    try:
-        yield close
-    finally:
-        if not closed:
-            with contextlib.suppress(SftpLost):
-                close()

@@ -88,7 +88,11 @@ class SftpRefused(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
+class SftpOverflow(Exception):
+    """The server lists more than is believed, or what no file system holds. The text says what, without a name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attributes:
     """What the server says of a file. A field that it leaves out is None."""
 
@@ -161,6 +165,15 @@ class Reply:
         value: int = struct.unpack_from(form, self._body, self._at)[0]
         self._at += size
         return value
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether a name is text as it should be."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def pack_string(data: bytes) -> bytes:

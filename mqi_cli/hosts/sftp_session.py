@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
 from typing import Protocol
 
 from mqi_cli.hosts.sftp_protocol import (
@@ -16,11 +15,8 @@ from mqi_cli.hosts.sftp_protocol import (
     VERSION,
     Answer,
     Ask,
-    Attributes,
     Reply,
     SftpLost,
-    SftpRefused,
-    Status,
     pack_string,
 )
 
@@ -99,19 +95,6 @@ class SftpSession:
         for number in list(self._due):
             self.take(number)
         self._early.clear()
-
-    def names(self, handle: bytes) -> Iterator[tuple[bytes, Attributes]]:
-        """Read a directory whose packed handle this is: names as the server's bytes, with what it says of each."""
-        while True:
-            try:
-                reply = self.ask(Ask.READDIR, handle).expect(Answer.NAME)
-            except SftpRefused as refused:
-                if refused.status == Status.EOF:
-                    return
-                raise
-            for _ in range(reply.number()):
-                name, _long = reply.string(), reply.string()
-                yield name, reply.attributes()
 
     def close(self) -> None:
         """End the session and its channel; the server closes what was left open."""

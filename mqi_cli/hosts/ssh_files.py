@@ -6,7 +6,7 @@ import contextlib
 import errno
 import io
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, NoReturn
 
@@ -14,8 +14,18 @@ from mqi_cli.errors import HostFault, HostFull, HostUnreachable
 from mqi_cli.hosts import sftp_calls as calls
 from mqi_cli.hosts import sftp_many
 from mqi_cli.hosts import sftp_protocol as wire
+from mqi_cli.hosts import sftp_trees as trees
 from mqi_cli.hosts.base import Copying, Receiving, RemoteEntry, Sending, Sent, Space
-from mqi_cli.hosts.sftp_protocol import Answer, Ask, Attributes, SftpLost, SftpRefused, Status, pack_string
+from mqi_cli.hosts.sftp_protocol import (
+    Answer,
+    Ask,
+    Attributes,
+    SftpLost,
+    SftpOverflow,
+    SftpRefused,
+    Status,
+    pack_string,
+)
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.sftp_transfer import read_block, read_blocks, write_blocks
 
@@ -44,17 +54,21 @@ class SshFiles:
 
     def listing(self, path: PurePosixPath) -> Iterator[RemoteEntry]:
         """List a directory. The names are all checked before the first is given."""
+        return iter([each for _, entries in self.list_many([path]) for each in entries])
+
+    def list_many(
+        self, paths: Sequence[PurePosixPath], *, alive: Callable[[], None] | None = None
+    ) -> Iterator[tuple[PurePosixPath, Iterator[RemoteEntry]]]:
+        """List directories, up to 64 at once."""
         with self._doing("listing a directory"):
-            found = self._list(calls.raw_path(path))
-        entries, bad = [], 0
-        for raw, attributes in found:
-            try:
-                entries.append(_entry(raw.decode("utf-8"), attributes))
-            except UnicodeDecodeError:
-                bad += 1
-        if bad:
+            raw = trees.raw_paths(paths)
+            for position, found in trees.list_many(self._session, raw, trees.bounds(), alive):
+                yield paths[position], self._named(found)
+
+    def _named(self, found: trees.Found) -> Iterator[RemoteEntry]:
+        if bad := sum(1 for name, _ in found if not wire.is_utf8(name)):
             raise HostFault(f"host {self._name}: {bad} names in a directory are not UTF-8", host=self._name)
-        return iter(entries)
+        return (_entry(name.decode("utf-8"), attributes) for name, attributes in found)
 
     def make_directory(
         self, path: PurePosixPath, *, mode: int = 0o750, parents: bool = False, exist_ok: bool = False
@@ -73,6 +87,15 @@ class SshFiles:
                     raise
                 if not exist_ok or not calls.is_directory(self._session, path):
                     raise FileExistsError(errno.EEXIST, "it is there already") from refused
+
+    def make_directories(self, paths: Sequence[PurePosixPath], *, mode: int = 0o750) -> None:
+        """Make directories, parents first, many at once."""
+        with self._doing("making a directory", fills=paths[0] if paths else None):
+            refused = trees.make_many(self._session, trees.raw_paths(paths), mode)
+        if refused is not None:
+            self.make_directory(paths[refused], mode=mode)  # says why
+            for path in paths[refused + 1 :]:
+                self.make_directory(path, mode=mode, exist_ok=True)
 
     def write(
         self, path: PurePosixPath, source: IO[bytes], *, offset: int = 0, mode: int = 0o640, sent: Sent | None = None
@@ -191,7 +214,7 @@ class SshFiles:
         with self._doing("removing a file"), calls.unless_gone():
             self._session.ask(Ask.REMOVE, calls.pack_path(path)).expect(Answer.STATUS)
 
-    def remove_tree(self, path: PurePosixPath) -> None:
+    def remove_tree(self, path: PurePosixPath, *, alive: Callable[[], None] | None = None) -> None:
         """Remove a directory and all below it. Links are removed, never followed."""
         with self._doing("removing a directory"):
             found = calls.look(self._session, path)
@@ -201,20 +224,7 @@ class SshFiles:
                 with calls.unless_gone():
                     self._session.ask(Ask.REMOVE, calls.pack_path(path)).expect(Answer.STATUS)
                 return
-            todo, directories = [calls.raw_path(path)], []
-            while todo:
-                directory = todo.pop()
-                directories.append(directory)
-                with calls.unless_gone():
-                    entries = self._list(directory)
-                    todo.extend(directory + b"/" + name for name, each in entries if each.is_dir)
-                    calls.ask_all(
-                        self._session,
-                        Ask.REMOVE,
-                        [directory + b"/" + name for name, each in entries if not each.is_dir],
-                    )
-            # from the inside out: a directory is found before what it holds
-            calls.ask_all(self._session, Ask.RMDIR, directories[::-1])
+            trees.remove_tree(self._session, calls.raw_path(path), alive)
 
     def space(self, path: PurePosixPath) -> Space | None:
         """Say what is left on the file system of `path`, or of the nearest directory above it that is there."""
@@ -240,16 +250,6 @@ class SshFiles:
             self._session.ask(Ask.FSETSTAT, handle + wire.pack_attributes(size=offset)).expect(Answer.STATUS)
         return handle
 
-    def _list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
-        found = calls.list_directory(self._session, path)
-        if bad := sum(1 for name, _ in found if not name or b"/" in name or b"\0" in name):
-            # such a name leads out of the directory; no file system makes one
-            raise HostFault(
-                f"host {self._name}: of a listing on it {bad} can't be names: empty, or with `/` or NUL",
-                host=self._name,
-            )
-        return found
-
     @contextlib.contextmanager
     def _doing(self, what: str, *, fills: PurePosixPath | None = None) -> Iterator[None]:
         """Translate what the session raises. `fills` is where it takes up room, and can fail for want of it."""
@@ -258,6 +258,10 @@ class SshFiles:
         except SftpLost as lost:
             self._session.close()
             raise self._lost(str(lost)) from lost
+        except SftpOverflow as overflow:
+            with contextlib.suppress(SftpLost):
+                self._session.settle()
+            raise HostFault(f"host {self._name}: {what} failed: {overflow}", host=self._name) from overflow
         except SftpRefused as refused:
             self._refuse(what, fills, refused)
 

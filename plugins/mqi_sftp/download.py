@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 
 from mqi_cli import (
     CaseRef,
     Clock,
     Done,
+    Entry,
     Files,
     GiveUp,
     HostFault,
     Manifest,
+    ManifestFile,
     NoShell,
     RetryLater,
     StageContext,
@@ -22,23 +25,25 @@ from mqi_cli import (
 )
 from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
-from mqi_sftp.fetch import LOOK_AGAIN, Fetcher, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
-from mqi_sftp.in_place import is_in_place, prove_here
+from mqi_sftp.fetch import (
+    LOOK_AGAIN,
+    Fetcher,
+    changed_meanwhile,
+    check_results,
+    is_missing,
+    plan_by_size,
+    plan_fetch,
+    wait_for_room,
+)
+from mqi_sftp.in_place import is_in_place, looks_in_place, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Fence, Mark, directories_of
+from mqi_sftp.plan import Fence, Proven
+from mqi_sftp.received import Received
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 from mqi_sftp.stream_down import DownStream
+from mqi_sftp.stream_up import BULK
 from mqi_sftp.tree import Tree
-
-
-@dataclass(frozen=True)
-class Results:
-    """What lies on the host, hashed."""
-
-    origin: Origin
-    tree: Tree
-    manifest: Manifest
 
 
 def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
@@ -58,7 +63,7 @@ def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
         return ended
     return Done(
         {
-            "files": len(ended.files),
+            "files": ended.files,
             "bytes": ended.size,
             "fetched_bytes": meter.moved,
             "seconds": round(clock.elapsed() - started, 3),
@@ -81,7 +86,7 @@ def _wait_for_room(error: OSError) -> Wait:
     ) from error
 
 
-def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait:
+def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
     tools, else file by file.
     """
@@ -99,47 +104,82 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Manifest | Wait
             ctx.log.info("no stream from %s (%s): the files come over SFTP", ctx.host.name, error)
     if fetched is None:
         fetched = _by_files(ctx, origin, landing, placed, meter)
-    if isinstance(fetched, Wait) or not landing.path.exists():
+    if isinstance(fetched, Wait):
         return fetched
+    proven = Proven.of(fetched)
+    if not landing.path.exists():
+        return proven
+    placed.keep(fetched)
+    del fetched
     with ThreadPoolExecutor(1) as flushing:  # the disk writes while what was written is read back
         flushed = flushing.submit(sync_file_system, landing.results)
-        prove_here(landing, fetched, meter)
+        prove_here(landing, proven, placed, meter)
         flushed.result()
-    placed.add(fetched.fingerprint)
+    placed.add(proven.fingerprint)
     landing.settle()
-    return fetched
+    return proven
 
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
     with ctx.host.files() as files:
-        results = look_at_results(files, ctx, origin, meter)
+        tree = list_results(files, ctx, origin, landing.destination, meter)
+    with ctx.host.files(bulk=tree.size >= BULK) as files:
+        same = looks_in_place(landing.destination, tree)
         landing.claim()
-        if is_in_place(landing.destination, results.manifest, placed, meter):
+        if not same and (wait := wait_for_room(landing, plan_by_size(landing, tree))):
+            return wait
+        hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
+        if is_in_place(landing.destination, tree.manifest(hashes or {}), placed, meter):
             landing.clear()
-            return results.manifest
-        plan = plan_fetch(landing, results.manifest, meter)
+            return tree.manifest(hashes or {})
+        received = Received(landing, origin)
+        known = received.hashes(tree.files) if hashes is None else hashes
+        plan = plan_fetch(landing, tree.manifest(known), meter)
         if wait := wait_for_room(landing, plan):
             return wait
-        meter.done = plan.kept_bytes
-        marks = {each.path: Mark.due(each) for each in results.tree.files}
-        Fetcher(files, origin, landing, marks, meter).carry_out(plan, directories_of(results.manifest))
-        if origin.walk(files, alive=meter.alive).entries != results.tree.entries:
+        meter.keep(files=len(plan.keep), size=plan.kept_bytes)
+        wanted = {each.path: each.sha256 if hashes is not None else "" for each in plan.fetch}
+        landing.drop(plan.drop)
+        del plan, hashes  # of a hundred thousand files no list is kept longer than it is needed
+        known.update(Fetcher(files, origin, landing, tree, received, meter).fetch(wanted))
+        listed, empty, entries = tree.sum, tree.empty_directories, list(tree.entries)
+        directories = [each for each in entries if each.is_dir]
+        del tree, wanted
+        manifest = Manifest(tuple(_proven(entries, known)), empty)
+        if origin.walk_sum(files, alive=meter.alive) != listed:
             raise changed_meanwhile()
-        landing.date_directories(results.tree.entries)
-    return results.manifest
+        landing.date_directories(directories)
+    return manifest
 
 
-def look_at_results(files: Files, ctx: StageContext, origin: Origin, meter: Meter) -> Results:
-    """List and hash what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
-    meter.begin("proving what is on the host")
+def _proven(entries: list[Entry], hashes: dict[str, str]) -> Iterator[ManifestFile]:
+    """Give the files with their hashes; both lists shrink meanwhile."""
+    entries.reverse()
+    while entries:
+        each = entries.pop()
+        if not each.is_dir:
+            yield ManifestFile(each.path, each.size, hashes.pop(each.path))
+
+
+def list_results(files: Files, ctx: StageContext, origin: Origin, destination: Path, meter: Meter) -> Tree:
+    """List what is to be fetched. Raises `GiveUp` when there is nothing, or what can't be fetched as it is."""
+    meter.begin("looking at what is on the host")
     looked_at = [files.stat(place) for place in origin.places.values()]
     if not all(there and there.is_dir for there in looked_at):
         raise is_missing(ctx)
     tree = origin.walk(files, alive=meter.alive)
-    check_results(ctx, origin, tree)
-    meter.total = tree.size
-    hashes = origin.hashes(ctx.host, files, tree, timeout=ctx.config.verify_timeout, alive=meter.alive)
-    unreadable = len(tree.files) - len(hashes)
-    if unreadable:
+    check_results(ctx, origin, tree, destination)
+    meter.expect(files=len(tree.files), size=tree.size)
+    return tree
+
+
+def hash_results(
+    files: Files, ctx: StageContext, origin: Origin, tree: Tree, meter: Meter, *, read_back: bool
+) -> dict[str, str] | None:
+    """Return what the files on the host hash to; None where only reading them back would tell, and that is not wanted."""
+    meter.begin("proving what is on the host")
+    timeout = ctx.config.verify_timeout
+    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, meter=meter, read_back=read_back)
+    if hashes is not None and (unreadable := len(tree.files) - len(hashes)):
         raise HostFault(f"{unreadable} of {len(tree.files)} results can't be read on the host", host=ctx.host.name)
-    return Results(origin, tree, tree.manifest(hashes))
+    return hashes

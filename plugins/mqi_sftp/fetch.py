@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mqi_cli import (
+    Entry,
     Files,
     GiveUp,
     Manifest,
@@ -23,9 +24,12 @@ from mqi_cli import (
 from mqi_sftp.landing import ArrivingFile, Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import SPARE, Mark, directories_of
+from mqi_sftp.received import NotedFile, Received
 from mqi_sftp.results import Origin
+from mqi_sftp.same_names import check_names
 from mqi_sftp.tree import Tree
 
+LARGE = 4 << 20  # a file of at least this size can be gone on with in its middle
 LOOK_AGAIN = 120.0  # seconds until the next look for room on this machine
 
 
@@ -75,6 +79,16 @@ def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
     return FetchPlan(tuple(keep), tuple(each for each in manifest.files if each.path not in kept), tuple(drop))
 
 
+def plan_by_size(landing: Landing, tree: Tree) -> FetchPlan:
+    """Say by sizes alone what is to be fetched at least, before a byte is read: what a host claims may fill the disk."""
+    try:
+        here = {each.path: each.size for each in survey(landing.results)}
+    except (Unfit, OSError):
+        here = {}
+    missing = [each for each in tree.files if here.get(each.path) != each.size]
+    return FetchPlan((), tuple(ManifestFile(each.path, each.size, "") for each in missing), ())
+
+
 def room_missing(directory: Path, plan: FetchPlan, *, spare: float) -> int:
     """Return how many bytes (or, where those are enough, 1 for want of inodes) the plan needs beyond what is free."""
     state = os.statvfs(directory)
@@ -101,7 +115,7 @@ def is_missing(ctx: StageContext) -> GiveUp:
     )
 
 
-def check_results(ctx: StageContext, origin: Origin, tree: Tree) -> None:
+def check_results(ctx: StageContext, origin: Origin, tree: Tree, destination: Path) -> None:
     """Raise `GiveUp` when there is nothing to fetch, or something that can't be fetched as it is."""
     if tree.unfit:
         raise GiveUp(
@@ -114,6 +128,7 @@ def check_results(ctx: StageContext, origin: Origin, tree: Tree) -> None:
             f"{of_part}step {origin.step} left no file where `from` of step {ctx.step} points",
             hint="mend `from`, or declare the run step's `outputs` so that it fails by itself",
         )
+    check_names(destination, tree)
 
 
 def changed_meanwhile() -> RetryLater:
@@ -125,40 +140,85 @@ def changed_meanwhile() -> RetryLater:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Carries a plan out. A seam: other ways to fetch many files take the same plan and leave the same directory."""
+    """Fetches files. A seam: other ways to fetch many of them leave the same directory."""
 
     files: Files
     origin: Origin
     landing: Landing
-    marks: dict[str, Mark]
+    tree: Tree
+    received: Received
     meter: Meter
 
-    def carry_out(self, plan: FetchPlan, directories: Sequence[str]) -> None:
-        """Make the landing directory hold the manifest. Raises `RetryLater` when a file is not what was hashed."""
-        self.landing.drop(plan.drop)
-        for path in directories:
-            # parents come first; a landing directory that a later turn took over is not made again
-            (self.landing.results / path).mkdir(exist_ok=True)
-        self._fetch(plan.fetch)
+    def fetch(self, hashes: dict[str, str]) -> dict[str, str]:
+        """Fetch the files of the tree that are named; return the same paths with the hashes that came.
 
-    def _fetch(self, wanted: Sequence[ManifestFile]) -> None:
-        arriving: dict[PurePosixPath, tuple[ManifestFile, ArrivingFile]] = {}
+        `hashes` are the host's own, or empty. Raises `RetryLater` when a file comes in otherwise.
+        """
+        for each in self.tree.entries:
+            if each.is_dir:  # parents come first; a landing directory that a later turn took over is not made again
+                (self.landing.results / each.path).mkdir(exist_ok=True)
+        wanted = [each for each in self.tree.files if each.path in hashes]
+        try:
+            begun = self._continue(wanted, hashes)
+            self.landing.forget_begun()  # finished, disproved, or of no use
+            self._fetch([each for each in wanted if each is not begun], hashes)
+        finally:
+            self.received.close()
+        return hashes
 
-        def receiving(number: int, file: ManifestFile) -> Receiving:
+    def _continue(self, wanted: Sequence[Entry], hashes: dict[str, str]) -> Entry | None:
+        """Go on in the middle of the file that an earlier turn was at, behind what came in then."""
+        begun = self.landing.begun()
+        file = next((each for each in wanted if begun and each.path == begun[0]), None)
+        if begun is None or file is None or not (beginnings := self.received.beginnings(file)):
+            return None
+        self.meter.begin_file(file.path)
+        with self._open(file) as sink:
+            length = sink.take_over(begun[1], beginnings)
+            if not length:
+                return None
+            self.meter.done += length
+            rest = file.size - length
+            self.files.read(self.origin.there(file.path), sink, offset=length, size=rest, got=self.meter.move)
+        if hashes[file.path] not in ("", sink.digest.hexdigest()):
+            self.meter.done -= file.size
+            return None  # the host has another one by now: all of it again
+        self._keep(file, sink, hashes)
+        return file
+
+    def _fetch(self, wanted: Sequence[Entry], hashes: dict[str, str]) -> None:
+        arriving: dict[PurePosixPath, tuple[Entry, ArrivingFile]] = {}
+
+        def receiving(number: int, file: Entry) -> Receiving:
             path = self.origin.there(file.path)
 
             def sink() -> ArrivingFile:
-                self.meter.begin(file.path)
-                arriving[path] = (file, self.landing.open_file(slot=f"file-{number}"))
-                return arriving[path][1]
+                self.meter.begin_file(file.path)
+                # of large files no two are under way at once, so one name is enough
+                large = file.size >= LARGE
+                opened = self._open(file) if large else self.landing.open_file(slot=f"file-{number}")
+                arriving[path] = (file, opened)
+                return opened
 
             return Receiving(path, file.size, sink)
 
         each = (receiving(number, file) for number, file in enumerate(wanted))
         for done in self.files.read_many(each, got=self.meter.move):
             file, sink = arriving.pop(done.path)
-            if sink.digest.hexdigest() != file.sha256:
+            if hashes[file.path] not in ("", sink.digest.hexdigest()):
                 raise RetryLater(
                     "1 file came in otherwise than it was hashed on the host", hint="does a program still write there?"
                 )
-            self.landing.keep_file(file.path, mark=self.marks[file.path], slot=sink.path.name)
+            self._keep(file, sink, hashes)
+
+    def _open(self, file: Entry) -> NotedFile:
+        """Open a file that a later turn can go on with."""
+        self.landing.arriving.unlink(missing_ok=True)
+        sink = NotedFile(self.landing.arriving, file, self.received)
+        self.landing.note_file(file.path)
+        return sink
+
+    def _keep(self, file: Entry, sink: ArrivingFile, hashes: dict[str, str]) -> None:
+        hashes[file.path] = sink.digest.hexdigest()
+        self.received.note(file, file.size, hashes[file.path])
+        self.landing.keep_file(file.path, mark=Mark.due(file), slot=sink.path.name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory
+from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory, survey
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import compare
+from mqi_sftp.plan import Proven, compare_hashes
 from mqi_sftp.results import Placed
+from mqi_sftp.tree import Tree
 
 
 def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Meter) -> bool:
@@ -31,6 +32,17 @@ def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Mete
     raise _held_by_others()
 
 
+def looks_in_place(destination: Path, tree: Tree) -> bool:
+    """Whether the destination holds files of the same paths and sizes: then it is worth comparing what they hold."""
+    try:
+        found = survey(destination)
+    except (Unfit, OSError):
+        return False
+    return {(each.path, each.size) for each in found if not each.is_dir} == {
+        (each.path, each.size) for each in tree.files
+    }
+
+
 def _held_by_others() -> GiveUp:
     return GiveUp(
         "the place for the results holds something else, which is left as it is",
@@ -38,8 +50,11 @@ def _held_by_others() -> GiveUp:
     )
 
 
-def prove_here(landing: Landing, wanted: Manifest, meter: Meter) -> None:
-    """Read back what was written: a file system may hold something else than what it was given."""
+def prove_here(landing: Landing, wanted: Proven, placed: Placed, meter: Meter) -> None:
+    """Read back what was written: a file system may hold something else than what it was given.
+
+    The hashes that are wanted are kept on the disk meanwhile: memory holds one list of a hundred thousand files.
+    """
     meter.begin("proving what is here")
     try:
         if fingerprint_directory(landing.results, read=meter.alive) == wanted.fingerprint:
@@ -48,6 +63,6 @@ def prove_here(landing: Landing, wanted: Manifest, meter: Meter) -> None:
     except Unfit as problem:
         raise RetryLater(f"what was fetched is not at rest: {problem.reason}") from problem
     raise RetryLater(
-        f"of {len(wanted.files)} fetched files: {compare(wanted, found)}",
+        f"of {wanted.files} fetched files: {compare_hashes(placed.checksums(wanted.fingerprint), found)}",
         hint="check the disk that `to` names; does it tell large letters from small ones?",
     )

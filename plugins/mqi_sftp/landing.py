@@ -3,6 +3,7 @@
     <parent>/.mqi-<key>.<step>.<part>.<fence>.part/
         arriving/    a large file, until it is whole
         begun/       the beginning of a large file that an earlier turn was at
+        received     what has come in over SFTP alone, and its hashes (`received.py`)
         results/     files under their own names; what is kept of them is what has the right hash
         replaced/    earlier results of this case, on their way out
 
@@ -163,6 +164,11 @@ class Landing:
         name, size = _noted(self.path / "begun")
         return (name, self.path / "begun" / "file") if size > 0 else None
 
+    def beginning_of(self, path: str) -> int:
+        """Return how many bytes of a large file's beginning a later turn would find here. Changes nothing."""
+        name, size = max((_noted(self.path / each) for each in ("begun", "arriving")), key=lambda noted: noted[1])
+        return size if name == path else 0
+
     def forget_begun(self) -> None:
         """Remove the beginning of a file: all of the file is here, or it began otherwise."""
         self._remove((self.path / "begun",))
@@ -173,11 +179,11 @@ class Landing:
         place.unlink(missing_ok=True)
         sink = ArrivingFile(place, hashed=hashed)
         if path:
-            self.note(path)
+            self.note_file(path)
         return sink
 
-    def note(self, path: str) -> None:
-        """Note the path of the file that arrives: what is there of it can be gone on with from now on."""
+    def note_file(self, path: str) -> None:
+        """Note which file arrives, so that a later turn can go on with it."""
         self.arriving.with_name("name").write_text(path, encoding="utf-8")
 
     @property
@@ -191,7 +197,8 @@ class Landing:
         place.chmod(mark.mode)
         os.utime(place, (mark.mtime, mark.mtime))
         place.rename(self.results / path)
-        self.arriving.with_name("name").unlink(missing_ok=True)
+        if place == self.arriving:
+            self.arriving.with_name("name").unlink(missing_ok=True)
 
     def drop(self, paths: Sequence[str]) -> None:
         """Remove files and directories among the results that do not belong there."""

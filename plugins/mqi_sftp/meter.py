@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mqi_cli import StageContext
 from mqi_sftp.pace import pace_of
+
+Show = Callable[[float, float, str, str], None]  # done, total, unit, detail
+_NAME = 22  # characters of a file's name beside the counts, on a line of 80
+
+
+def silent(_done: float, _total: float, _unit: str, _detail: str) -> None:
+    """Show nothing."""
 
 
 class Stopping(Exception):
@@ -11,16 +20,19 @@ class Stopping(Exception):
 
 
 class Meter:
-    """Counts moved bytes towards a total. Every call shows that the turn is alive.
+    """Counts moved bytes and files towards a total. Every call shows that the turn is alive.
 
-    Without a context it only counts: a command that looks has no turn to tell of.
+    With `show` it belongs to a command that looks: what is read counts as done, and there is no turn to tell of.
     """
 
-    def __init__(self, ctx: StageContext | None) -> None:
+    def __init__(self, ctx: StageContext | None, *, show: Show | None = None) -> None:
         self._ctx = ctx
+        self._show = show
         self._detail = ""
         self.done = 0
         self.total = 0
+        self.files = 0  # begun, or there before
+        self.of_files = 0
         self._pace = None if ctx is None else pace_of(ctx.host.name, ctx.host.config.limits.bandwidth)
         self.moved = 0  # in this turn; `done` also counts what was there before
 
@@ -29,18 +41,47 @@ class Meter:
         self._detail = detail
         self.alive()
 
-    def alive(self, _count: int = 0) -> None:
-        """Show life without having moved anything. Raises `Stopping`."""
-        if self._ctx is None:
-            return
-        if self._ctx.stopping():
-            raise Stopping
-        self._ctx.progress(self.done, self.total, "B", detail=self._detail)
+    def begin_file(self, path: str) -> None:
+        """Say which file is moved now; counts it."""
+        self.files += 1
+        name = path.rpartition("/")[2]
+        self.begin(f"{self.files}/{self.of_files} files, {name[-_NAME:]}" if self.of_files else name)
+
+    def expect(self, *, files: int, size: int) -> None:
+        """Say how much there is to do in all."""
+        self.of_files, self.total = files, size
+
+    def keep(self, *, files: int, size: int) -> None:
+        """Say how much of it is there before anything moves."""
+        self.files, self.done = files, size
+
+    def alive(self, count: int = 0) -> None:
+        """Show life; `count` bytes were read for their hash, which moves nothing. Raises `Stopping`."""
+        if self._show:
+            self.done += count
+            self._show(self.done, max(self.done, self.total), "B", self._detail)
+        elif self._ctx is not None:
+            if self._ctx.stopping():
+                raise Stopping
+            self._ctx.progress(self.done, self.total, "B", detail=self._detail)
 
     def move(self, count: int) -> None:
         """Count bytes that the other side has. Raises `Stopping`."""
         self.done += count
         self.moved += count
         self.alive()
+        self.wait(count)
+
+    def piece(self, most: int) -> int:
+        """Return how many bytes to move at once, at most so many."""
+        return most if self._pace is None else self._pace.piece(most)
+
+    def read_back(self, count: int) -> None:
+        """Show that bytes came over the line that only their hash is wanted of. Raises `Stopping`."""
+        self.alive(count)
+        self.wait(count)
+
+    def wait(self, count: int) -> None:
+        """Let bytes that used the line have their time."""
         if self._pace is not None:
             self._pace.spend(count, self.alive)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+_BETWEEN = 5.0  # seconds between two pieces; a far side that hears nothing for minutes gives up
+_LEAST = 1024  # bytes
 _SLICE = 1.0  # seconds; a long wait shows life in between
 _PACES: dict[str, Pace] = {}
 _LOCK = threading.Lock()
@@ -40,6 +42,11 @@ class Pace:
             if inside:
                 return int(each.rate)
         return None
+
+    def piece(self, most: int) -> int:
+        """Return how many bytes to move at once: at a low rate few, so that the far side hears something every while."""
+        rate = self.rate()
+        return most if rate is None else min(most, max(_LEAST, int(rate * _BETWEEN)))
 
     def spend(self, count: int, alive: Callable[[], None]) -> None:
         """Wait until so many bytes more have had their time; `alive` is called at least once a second meanwhile."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from mqi_cli import CaseRef, Entry, Files, NoShell, StageContext
-from mqi_sftp.download import look_at_results
+from mqi_cli import CaseRef, Entry, Files, ManifestFile, NoShell, StageContext
+from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
-from mqi_sftp.in_place import is_in_place
+from mqi_sftp.in_place import is_in_place, looks_in_place
 from mqi_sftp.landing import Landing
-from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Fence, plan_upload
+from mqi_sftp.meter import Meter, Show, silent
+from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
+from mqi_sftp.prove import hashed
+from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
 from mqi_sftp.source import read_source
 from mqi_sftp.staging import Staging
 from mqi_sftp.tree import walk
 from mqi_sftp.upload import proven_input
+
+_Found = dict[str, tuple[Entry, PurePosixPath]]  # by path, with the directory that it lies in
 
 
 @dataclass(frozen=True)
@@ -28,35 +34,69 @@ class Move:
     path: str
 
 
-def preview_upload(case: CaseRef, ctx: StageContext) -> list[Move]:
-    """Return what an upload would do; empty when the input is there and proven."""
-    meter = Meter(None)
+def preview_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> list[Move]:
+    """Return what an upload would do; empty when the input is there and proven.
+
+    What is to be kept is hashed where it lies, where the host runs programs (`compares_content`).
+    """
+    meter = Meter(ctx, show=show or silent)
     source = read_source(case, meter)
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
             return []
-        there, earlier = _there(files, ctx)
+        left, before = _there(files, ctx)
+        there, earlier = ([entry for entry, _ in found.values()] for found in (left, before))
         plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
-    return [
-        *(Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)),
-        *(Move("continue", each.size - length, each.path) for each, length in plan.resume),
-        *(Move("send", each.size, each.path) for each in plan.send),
-    ]
+        wrong = _disproved(ctx, left, plan.keep, meter) | _disproved(ctx, before, plan.copy, meter)
+        if wrong:
+            plan = plan_upload(source.manifest, there, source.marks, earlier=earlier, wrong=frozenset(wrong))
+        goes_on = bool(plan.resume) and (files.copies or compares_content(ctx))
+    step = RESUME_FROM if _has_programs(ctx) else 1
+    moves = [Move("keep", each.size, each.path) for each in (*plan.keep, *plan.copy)]
+    for each, length in plan.resume:
+        if goes_on and length >= step:
+            moves.append(Move("continue", each.size - length // step * step, each.path))
+        else:
+            moves.append(Move("send", each.size, each.path))
+    return [*moves, *(Move("send", each.size, each.path) for each in plan.send)]
 
 
-def _there(files: Files, ctx: StageContext) -> tuple[Sequence[Entry], Sequence[Entry]]:
+def compares_content(ctx: StageContext) -> bool:
+    """Whether what is on the host is told by its content; else by sizes and times alone."""
+    return ctx.host.config.type == "local" or _has_programs(ctx)
+
+
+def _there(files: Files, ctx: StageContext) -> tuple[_Found, _Found]:
     """List what an upload goes on from: what earlier turns left, and the input of an earlier revision."""
     if files.stat(ctx.layout.root) is None:
-        return (), ()
+        return {}, {}
     staging = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn))
-    if not _has_programs(ctx):
-        place = staging.newest()
-        return (walk(files, place).entries if place else ()), staging.earlier()
-    # a stream goes on from all of it, whatever the server can
-    left: dict[str, Entry] = {}
-    for place in staging.brought():
-        left = {each.path: each for each in walk(files, place).entries} | left
-    return list(left.values()), walk(files, ctx.layout.input).entries if files.stat(ctx.layout.input) else ()
+    if _has_programs(ctx):  # a stream goes on from all of it, whatever the file server can
+        places, copies = staging.brought(), True
+    else:
+        newest = staging.newest()
+        places, copies = [newest] if newest else [], files.copies
+    left: _Found = {}
+    for place in places:
+        left = _listed(files, place) | left
+    return left, _listed(files, ctx.layout.input) if copies and files.stat(ctx.layout.input) else {}
+
+
+def _listed(files: Files, place: PurePosixPath) -> _Found:
+    return {each.path: (each, place) for each in walk(files, place).entries}
+
+
+def _disproved(ctx: StageContext, found: _Found, files: Sequence[ManifestFile], meter: Meter) -> set[str]:
+    """Return the files that have the right size and time there and other content, as far as a program there tells."""
+    places: dict[PurePosixPath, list[ManifestFile]] = {}
+    for each in files:
+        places.setdefault(found[each.path][1], []).append(each)
+    wrong: set[str] = set()
+    with contextlib.suppress(NoShell):
+        for place, those in places.items():
+            hashes = hashed(ctx.host, None, place, those, timeout=ctx.config.verify_timeout, meter=meter)
+            wrong |= {each.path for each, sha256 in hashes if sha256 != each.sha256}
+    return wrong
 
 
 def _has_programs(ctx: StageContext) -> bool:
@@ -68,21 +108,39 @@ def _has_programs(ctx: StageContext) -> bool:
         return False
 
 
-def preview_download(case: CaseRef, ctx: StageContext) -> list[Move]:
+def preview_download(case: CaseRef, ctx: StageContext, *, show: Show | None = None) -> list[Move]:
     """Return what a download would do; empty when the results are in place and proven."""
-    return list(_preview_download(case, ctx))
-
-
-def _preview_download(case: CaseRef, ctx: StageContext) -> Iterator[Move]:
-    meter = Meter(None)
+    meter = Meter(ctx, show=show or silent)
     destination = find_destination(case, ctx)
+    origin = find_origin(ctx)
     with ctx.host.files() as files:
-        results = look_at_results(files, ctx, find_origin(ctx), meter)
-    if is_in_place(destination, results.manifest, Placed(ctx, case), meter):
-        return
+        tree = list_results(files, ctx, origin, destination, meter)
+        same = looks_in_place(destination, tree)
+        hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
+    if is_in_place(destination, tree.manifest(hashes or {}), Placed(ctx, case), meter):
+        return []
     landing = Landing(destination, case.key, ctx.step, ctx.part, Fence(ctx.attempt, ctx.turn)).newest()
-    kept = set()
-    if landing and landing.results.is_dir():
-        plan = plan_fetch(landing, results.manifest, meter)
-        kept = {each.path for each in plan.keep}
-    yield from (Move("keep" if each.path in kept else "fetch", each.size, each.path) for each in results.manifest.files)
+    if landing is None or not landing.results.is_dir():
+        return [Move("fetch", each.size, each.path) for each in tree.files]
+    received = Received(landing, origin)
+    plan = plan_fetch(landing, tree.manifest(received.hashes(tree.files) if hashes is None else hashes), meter)
+    fetched = {each.path for each in plan.fetch}
+    moves = []
+    for each in tree.files:
+        if each.path not in fetched:
+            moves.append(Move("keep", each.size, each.path))
+        elif length := _begun(ctx, landing, received, each):
+            moves.append(Move("continue", each.size - length, each.path))
+        else:
+            moves.append(Move("fetch", each.size, each.path))
+    return moves
+
+
+def _begun(ctx: StageContext, landing: Landing, received: Received, file: Entry) -> int:
+    """Return the length of a file's beginning that a download would go on behind, as far as can be told without it."""
+    here = landing.beginning_of(file.path)
+    if not here:
+        return 0
+    if _has_programs(ctx):
+        return min(here, file.size) // RESUME_FROM * RESUME_FROM
+    return max((length for length, _ in received.beginnings(file) if length <= here), default=0)

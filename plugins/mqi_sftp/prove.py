@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from mqi_cli import Entry, Files, Host, HostFault, Manifest, NoShell, Receiving
+from mqi_cli import Entry, Files, Host, HostFault, ManifestFile, NoShell, Receiving
+from mqi_sftp.meter import Meter
 from mqi_sftp.plan import batches
-from mqi_sftp.tree import Tree, walk
+from mqi_sftp.tree import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
 
-Alive = Callable[[int], None]  # called with the number of bytes that were just hashed
+_File = TypeVar("_File", Entry, ManifestFile)
 
 # Names come over standard input and go into redirections: a name on a command line would show in the far side's
 # process list, and one that begins with a dash would be an option. One answer a name, in order.
@@ -76,32 +77,35 @@ def parse_hashes(output: bytes, count: int) -> list[str] | None:
     return [(found[1] or b"").decode() for found in answers]
 
 
-def prove(host: Host, files: Files, directory: PurePosixPath, *, timeout: float, alive: Alive) -> tuple[Tree, Manifest]:
-    """List and hash all files below a directory of a host. Its manifest equals one made elsewhere only if all is equal.
-
-    Raises `HostFault` when the host does not answer for every file.
-    """
-    tree = walk(files, directory, alive=lambda: alive(0))
-    return tree, tree.manifest(hash_tree(host, files, directory, tree, timeout=timeout, alive=alive))
-
-
 def hash_tree(
-    host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, alive: Alive
+    host: Host, files: Files, directory: PurePosixPath, tree: Tree, *, timeout: float, meter: Meter
 ) -> dict[str, str]:
     """Return the hash of each file of a tree; files that the account can't read are left out."""
-    hashes: dict[str, str] = {}
-    shell = True
-    for batch in batches(tree.files):
-        found = hash_there(host, directory, batch, timeout=timeout) if shell else None
+    found = hashed(host, files, directory, tree.files, timeout=timeout, meter=meter)
+    return {each.path: value for each, value in found if value}
+
+
+def hashed(
+    host: Host, files: Files | None, directory: PurePosixPath, entries: Sequence[_File], *, timeout: float, meter: Meter
+) -> Iterator[tuple[_File, str]]:
+    """Give each file with its hash, empty for one that the account can't read; made there where a program does that.
+
+    Where none does they are read back, or, without `files`, `NoShell` is raised before anything is given.
+    """
+    programs = True
+    for batch in batches(entries):
+        found = hash_there(host, directory, batch, timeout=timeout) if programs else None
         if found is None:
-            shell = False
-            found = _read_back(files, directory, batch, alive)
-        hashes.update({each.path: value for each, value in zip(batch, found, strict=True) if value})
-        alive(sum(each.size for each in batch))
-    return hashes
+            programs = False
+            if files is None:
+                raise NoShell(f"host {host.name}: no program there hashes", host=host.name)
+            found = _read_back(files, directory, batch, meter)
+        else:
+            meter.alive(sum(each.size for each in batch))
+        yield from zip(batch, found, strict=True)
 
 
-def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, timeout: float) -> list[str] | None:
+def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[_File], *, timeout: float) -> list[str] | None:
     """Return None when the account can't run programs, or has none that hashes."""
     names = "".join(each.path + "\n" for each in batch).encode("utf-8", "surrogateescape")
     try:
@@ -116,12 +120,12 @@ def hash_there(host: Host, directory: PurePosixPath, batch: Sequence[Entry], *, 
     return hashes
 
 
-def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[Entry], alive: Alive) -> list[str]:
+def _read_back(files: Files, directory: PurePosixPath, batch: Sequence[_File], meter: Meter) -> list[str]:
     sinks = {directory / each.path: HashSink() for each in batch}
     wanted = (
         Receiving(path, each.size, partial(sinks.__getitem__, path)) for path, each in zip(sinks, batch, strict=True)
     )
-    for _ in files.read_many(wanted, got=lambda _count: alive(0)):
+    for _ in files.read_many(wanted, got=meter.read_back):
         pass
     return [each.digest.hexdigest() for each in sinks.values()]
 

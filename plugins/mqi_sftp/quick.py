@@ -107,7 +107,7 @@ def _read(case: CaseRef, meter: Meter, most: int) -> tuple[list[Entry], Manifest
     for each in entries:
         if each.is_dir:
             continue
-        meter.begin(each.path)
+        meter.begin_file(each.path)
         with WatchedSource(case.directory / each.path) as source:
             bodies.append(source.read(each.size + 1))
             files.append(ManifestFile(each.path, len(bodies[-1]), source.digest.hexdigest()))
@@ -151,8 +151,8 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         found = _Found(origin, head)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _nonsense(host.name) from None
-    check_results(ctx, origin, found.tree)
-    meter.total = found.tree.size
+    check_results(ctx, origin, found.tree, landing.destination)
+    meter.expect(files=len(found.files), size=found.tree.size)
     landing.claim()
     if wait := wait_for_room(landing, FetchPlan((), found.manifest.files, ())):
         return wait
@@ -160,7 +160,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
         (landing.results / path).mkdir(exist_ok=True)
     rest = memoryview(body)
     for each in found.files:
-        meter.begin(each.path)
+        meter.begin_file(each.path)
         with landing.open_file() as sink:
             sink.write(rest[: each.size])
         if sink.digest.hexdigest() != found.hashes[each.path]:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mqi_cli import CaseRef, Earlier, Files, GiveUp, Host, StageContext, Step, Workflow, local_path
+from mqi_cli import (
+    CaseRef,
+    Earlier,
+    Files,
+    GiveUp,
+    Host,
+    Manifest,
+    NoShell,
+    StageContext,
+    Step,
+    Unfit,
+    Workflow,
+    local_path,
+    parse_checksums,
+)
+from mqi_sftp.meter import Meter
 from mqi_sftp.options import DownloadOptions, origin_step
-from mqi_sftp.prove import hash_tree
-from mqi_sftp.tree import Tree, joined, walk
+from mqi_sftp.prove import hashed
+from mqi_sftp.tree import Tree, joined, walk, walk_sum
 
 _REMEMBERED = 4
 
@@ -37,14 +53,25 @@ class Origin:
         """List all of it, with paths as they are to be here."""
         return joined({prefix: walk(files, place, alive=alive) for prefix, place in self.places.items()})
 
+    def walk_sum(self, files: Files, *, alive: Callable[[], None] | None = None) -> int:
+        """List all of it again; return the `Tree.sum` of it."""
+        return sum(walk_sum(files, place, prefix, alive=alive) for prefix, place in self.places.items())
+
     def hashes(
-        self, host: Host, files: Files, tree: Tree, *, timeout: float, alive: Callable[[int], None]
-    ) -> dict[str, str]:
-        """Return the hash of each file of such a tree; files that the account can't read are left out."""
-        found = {}
+        self, host: Host, files: Files, tree: Tree, *, timeout: float, meter: Meter, read_back: bool
+    ) -> dict[str, str] | None:
+        """Return the hash of each file of such a tree; files that the account can't read are left out.
+
+        None where no program there hashes, unless they may be read back for it.
+        """
+        found: dict[str, str] = {}
         for prefix, place in self.places.items():
-            hashes = hash_tree(host, files, place, tree.below(prefix), timeout=timeout, alive=alive)
-            found.update({prefix + path: value for path, value in hashes.items()})
+            below = tree.below(prefix)
+            each_hash = hashed(host, files if read_back else None, place, below.files, timeout=timeout, meter=meter)
+            try:
+                found.update((prefix + each.path, value) for each, value in each_hash if value)
+            except NoShell:
+                return None
         return found
 
 
@@ -112,7 +139,9 @@ class Placed:
     """Remembers which results of a case mqi put into place on this machine: only those, unchanged, may it replace."""
 
     def __init__(self, ctx: StageContext, case: CaseRef) -> None:
-        self._file = ctx.data_dir / "placed" / f"{case.key}.{ctx.step}.{ctx.part or '_'}.json"
+        self._place = ctx.data_dir / "placed"
+        self._name = f"{case.key}.{ctx.step}.{ctx.part or '_'}"
+        self._file = self._place / f"{self._name}.json"
 
     def fingerprints(self) -> list[str]:
         """Return the fingerprints of what was put there, oldest first."""
@@ -125,10 +154,33 @@ class Placed:
     def add(self, fingerprint: str) -> None:
         """Note what is about to be put there; durable when it returns. The former ones stay: the move may not happen."""
         known = [each for each in self.fingerprints() if each != fingerprint]
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
         written = self._file.with_suffix(".new")
         with written.open("w") as stream:
             json.dump([*known, fingerprint][-_REMEMBERED:], stream)
             stream.flush()
             os.fsync(stream.fileno())
         written.rename(self._file)
+
+    def keep(self, manifest: Manifest) -> None:
+        """Keep every file's hash of what is to be put there, and those of what was put there last."""
+        self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
+        kept = self._checksums(manifest.fingerprint)
+        written = kept.with_suffix(".new")
+        with written.open("wb") as stream:
+            stream.writelines(manifest.checksum_lines())
+        written.rename(kept)
+        latest = [kept, *map(self._checksums, self.fingerprints()[-1:])]
+        for each in self._place.glob(f"{glob.escape(self._name)}.*.sha256"):
+            if each not in latest:
+                each.unlink(missing_ok=True)
+
+    def checksums(self, fingerprint: str) -> dict[str, str]:
+        """Return every file's hash of what was put there with that fingerprint; empty where that is not kept."""
+        try:
+            return parse_checksums(self._checksums(fingerprint).read_bytes())
+        except (OSError, Unfit):
+            return {}
+
+    def _checksums(self, fingerprint: str) -> Path:
+        return self._place / f"{self._name}.{fingerprint[:16]}.sha256"

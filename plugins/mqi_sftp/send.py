@@ -31,9 +31,8 @@ class Sender:
         for path in plan.drop_files:
             files.remove(place / path)
         for path in plan.drop_trees:
-            files.remove_tree(place / path)
-        for path in plan.make:
-            files.make_directory(place / path, mode=DIRECTORY_MODE)
+            files.remove_tree(place / path, alive=self.meter.alive)
+        files.make_directories([place / path for path in plan.make], mode=DIRECTORY_MODE)
         for each, length in plan.resume:
             self._send(each, length)
         copied = self._copy_many(plan.copy)
@@ -41,7 +40,7 @@ class Sender:
 
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
-        self.meter.begin(file.path)
+        self.meter.begin_file(file.path)
         with WatchedSource(self.source / file.path) as source:
             offset = self._continue_from(file, length, source) if length else 0
             if length and not offset:
@@ -73,6 +72,7 @@ class Sender:
         for done in staging.files.copy_many(staging.path, copying):
             copied.add(files[done.path].path)
             self.meter.done += done.size
+            self.meter.files += 1
             self.meter.alive()
         return copied
 
@@ -84,7 +84,7 @@ class Sender:
             path, mark = self.staging.path / file.path, self.marks[file.path]
 
             def source() -> WatchedSource:
-                self.meter.begin(file.path)
+                self.meter.begin_file(file.path)
                 opened[path] = (file, WatchedSource(self.source / file.path))
                 return opened[path][1]
 
@@ -102,18 +102,29 @@ class Sender:
             )
 
     def _continue_from(self, file: ManifestFile, length: int, source: WatchedSource) -> int:
-        """Put a proven copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""
+        """Put a copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""
         staging = self.staging
         there = copy_beginning(
             self.host, staging.path, file.path, size=length, copy=staging.beginning, timeout=self.timeout
         )
-        if there is None:
+        if there is None and not self._have_copied(file, length):
             return 0
         copy = staging.layout.root / staging.beginning
-        source.skip(length)
-        if source.digest.hexdigest() == there:
+        source.skip(length, alive=self.meter.alive)
+        # without a hash it is proven with all of the file, at the end, and the file sent whole if it was wrong
+        if there is None or source.digest.hexdigest() == there:
             staging.files.rename(copy, staging.path / file.path)
             return length
         staging.files.remove(copy)
         source.begin_anew()
         return 0
+
+    def _have_copied(self, file: ManifestFile, length: int) -> bool:
+        """Have the file server copy a beginning, where no program does. In place it is not gone on with: see OPEN_MODE."""
+        staging = self.staging
+        copy = staging.layout.root / staging.beginning
+        copying = Copying(staging.path / file.path, copy, length, OPEN_MODE, OPEN_MODE, 0)
+        if list(staging.files.copy_many(staging.layout.root, [copying])):
+            return True
+        staging.files.remove(copy)
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from mqi_cli import (
     unchanged,
 )
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Mark
+from mqi_sftp.plan import Mark, Marks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -104,7 +105,8 @@ def survey_source(case: CaseRef, meter: Meter) -> list[Entry]:
         ) from problem
     except OSError as error:
         raise source_error(error) from error
-    meter.total = sum(each.size for each in entries if not each.is_dir)
+    files = [each.size for each in entries if not each.is_dir]
+    meter.expect(files=len(files), size=sum(files))
     return entries
 
 
@@ -130,6 +132,12 @@ def check_accepted(case: CaseRef, manifest: Manifest) -> None:
 def read_source(case: CaseRef, meter: Meter) -> Source:
     """List and hash the case's directory."""
     entries = survey_source(case, meter)
+    times, modes = array("Q"), array("Q")  # in the manifest's order
+    for each in entries:
+        if not each.is_dir:
+            mark = Mark.due(each)
+            times.append(mark.mtime)
+            modes.append(mark.mode)
     meter.begin("reading the source")
     try:
         manifest = build_manifest(case.directory, entries=entries, read=meter.alive)
@@ -138,7 +146,7 @@ def read_source(case: CaseRef, meter: Meter) -> Source:
     except OSError as error:
         raise source_error(error) from error
     check_accepted(case, manifest)
-    return Source(case.directory, manifest, {each.path: Mark.due(each) for each in entries if not each.is_dir})
+    return Source(case.directory, manifest, Marks(manifest, times, modes))
 
 
 def source_error(error: OSError) -> GiveUp | RetryLater:

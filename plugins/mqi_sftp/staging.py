@@ -12,8 +12,9 @@ leads nowhere; it may hold one file open still, which is why files without the m
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -90,7 +91,9 @@ class Staging:
         """Make the proven staging directory the case's input, in one step."""
         record = {"fingerprint": manifest.fingerprint, "files": len(manifest.files), "bytes": manifest.size}
         # the records first: with them but without the directory the next turn looks again, and finds this one
-        self.files.write_bytes(self.layout.root / ".input.sha256", manifest.checksums())
+        draft = self.layout.root / self.beginning
+        self.files.write(draft, _Lines(manifest.checksum_lines()))  # type: ignore[arg-type]
+        self.files.rename(draft, self.layout.root / ".input.sha256")
         self.files.write_bytes(self.layout.root / ".input.json", json.dumps(record).encode() + b"\n")
         try:
             self.files.rename(self.path, self.layout.input)
@@ -123,11 +126,36 @@ class Staging:
                 self.files.remove_tree(self.layout.root / name)
 
 
-def recorded_fingerprint(files: Files, layout: RemoteLayout) -> str:
-    """Return the fingerprint that the input is said to have; empty when there is none. It proves nothing by itself."""
+class _Lines(io.RawIOBase):
+    """Reads like a file that is never in memory as a whole."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self._rest = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, fewer at the end."""
+        piece = bytearray(self._rest)
+        while size < 0 or len(piece) < size:
+            line = next(self._lines, b"")
+            if not line:
+                break
+            piece += line
+        end = len(piece) if size < 0 else size
+        self._rest = bytes(piece[end:])
+        return bytes(piece[:end])
+
+
+def recorded_input(files: Files, layout: RemoteLayout) -> tuple[str, int]:
+    """Return the fingerprint and the bytes that the input is said to have; empty and 0 when there is none.
+
+    They prove nothing by themselves.
+    """
     try:
         record = json.loads(files.read_bytes(layout.root / ".input.json", limit=_RECORD_LIMIT))
     except (FileNotFoundError, HostFault, ValueError, RecursionError):
-        return ""
-    value = record.get("fingerprint") if isinstance(record, dict) else None
-    return value if isinstance(value, str) else ""
+        return "", 0
+    match record:
+        case {"fingerprint": str(fingerprint), "bytes": int(size)}:
+            return fingerprint, size
+    return "", 0

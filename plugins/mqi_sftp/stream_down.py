@@ -71,8 +71,8 @@ class DownStream:
         if far.greet() != "places":
             raise is_missing(self._ctx)
         self._list(far)
-        check_results(self._ctx, self._origin, self._tree)
-        self._meter.total = self._tree.size
+        check_results(self._ctx, self._origin, self._tree, self._landing.destination)
+        self._meter.expect(files=len(self._tree.files), size=self._tree.size)
 
     def _list(self, far: FarSide) -> None:
         far.forget_listings()
@@ -139,7 +139,7 @@ class DownStream:
         return manifest
 
     def _make(self, plan: FetchPlan, manifest: Manifest) -> None:
-        self._meter.done = plan.kept_bytes
+        self._meter.keep(files=len(plan.keep), size=plan.kept_bytes)
         self._landing.drop(plan.drop)
         for path in directories_of(manifest):
             (self._landing.results / path).mkdir(exist_ok=True)
@@ -184,7 +184,7 @@ class DownStream:
         length -= length % RESUME_FROM
         if not length:
             return None
-        self._meter.begin(prefix + entry.path)
+        self._meter.begin_file(prefix + entry.path)
         digest = hashlib.sha256()
         with begun[1].open("rb") as earlier, self._landing.open_file(hashed=False) as sink:
             # copied, because an earlier owner may hold the old one open
@@ -198,7 +198,7 @@ class DownStream:
             if far.answer("begun") != digest.hexdigest():
                 self._landing.forget_begun()
                 return None
-            self._landing.note(prefix + entry.path)  # only now: a shorter copy must not take its origin's place
+            self._landing.note_file(prefix + entry.path)  # only now: a shorter copy must not take its origin's place
             self._meter.done += length
             far.say(f"rest {length + 1} {number} {entry.size}\n./{entry.path}")
             self._copy(far, sink, entry.size - length)
@@ -209,7 +209,7 @@ class DownStream:
 
     def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
         path = prefix + entry.path
-        self._meter.begin(path)
+        self._meter.begin_file(path)
         if entry.size < RESUME_FROM:
             self._receive_small(far, path, entry)
             return
@@ -231,7 +231,7 @@ class DownStream:
     def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
         left = size
         while left:
-            count = far.take(self._buffer[: min(CHUNK, left)])
+            count = far.take(self._buffer[: self._meter.piece(min(CHUNK, left))])
             if not count:
                 raise changed_meanwhile()
             sink.write(self._buffer[:count])

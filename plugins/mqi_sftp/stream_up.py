@@ -193,7 +193,7 @@ class UpStream:
         return Share(whole, tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
-        self._meter.done = sum(each.size for each in entries if each.path in share.whole)
+        self._meter.keep(files=len(share.whole), size=sum(each.size for each in entries if each.path in share.whole))
         far.say("go")
         if dropped:
             far.say("drop", now=False)
@@ -231,7 +231,7 @@ class UpStream:
 
     def _append(self, far: FarSide, entry: Entry, length: int, place: str) -> bool:
         """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
-        self._meter.begin(entry.path)
+        self._meter.begin_file(entry.path)
         far.say(f"begin {length} {place}\n./{entry.path}")
         with WatchedSource(self._case.directory / entry.path) as source:
             source.skip(length, alive=self._meter.alive)
@@ -253,7 +253,7 @@ class UpStream:
                 mtime = whole_mtime(each.mtime_ns)
                 far.send(tar_stream.directory_header(name, mode=DIRECTORY_MODE, mtime=mtime))
                 continue
-            self._meter.begin(each.path)
+            self._meter.begin_file(each.path)
             with reading(self._case.directory / each.path) as source:
                 mark = Mark.due(each)
                 far.send(tar_stream.file_header(name, size=each.size, mode=mark.mode, mtime=mark.mtime))
@@ -263,7 +263,7 @@ class UpStream:
     def _copy(self, far: FarSide, source: IO[bytes], size: int) -> None:
         left = size
         while left:
-            count = far.pass_on(source, min(CHUNK, left))
+            count = far.pass_on(source, self._meter.piece(min(CHUNK, left)))
             if not count:
                 raise RetryLater("the source is not at rest: a file became shorter while it was sent")
             left -= count

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
@@ -15,6 +17,8 @@ MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 64
 LONGEST_NAME = 255  # bytes, as Linux has it
 LONGEST_PATH = 4096
+MAX_CHARACTERS = 128 << 20  # of all paths
+MAX_UNFIT = 1000  # paths that are kept of what can't be moved; all of it is counted
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Tree:
     def files(self) -> tuple[Entry, ...]:
         """The regular files."""
         return tuple(each for each in self.entries if not each.is_dir)
+
+    @property
+    def sum(self) -> int:
+        """A number that says whether another listing is equal, whatever its order."""
+        return sum(map(_sum, self.entries))
 
     @property
     def size(self) -> int:
@@ -51,10 +60,20 @@ class Tree:
             )
         )
 
+    @property
+    def empty_directories(self) -> tuple[str, ...]:
+        """The directories that nothing lies in."""
+        return empty_directories(list(self.entries))
+
     def manifest(self, hashes: Mapping[str, str]) -> Manifest:
         """Return the manifest of this tree; a file without a hash gets an empty one, which equals no other."""
         files = tuple(ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.files)
-        return Manifest(files, empty_directories(list(self.entries)))
+        return Manifest(files, self.empty_directories)
+
+
+def _sum(entry: Entry) -> int:
+    seen = f"{entry.size} {entry.mtime_ns} {entry.mode} {entry.is_dir} {entry.path}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(seen).digest()[:16])
 
 
 def joined(trees: Mapping[str, Tree]) -> Tree:
@@ -66,41 +85,100 @@ def joined(trees: Mapping[str, Tree]) -> Tree:
     unfit_paths: list[str] = []
     for prefix, tree in trees.items():
         if prefix:
-            entries.append(Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True))
+            entries.append(_above(prefix))
         entries += [replace(each, path=prefix + each.path) for each in tree.entries]
         unfit.update(tree.unfit or {})
         unfit_paths += [prefix + path for path in tree.unfit_paths]
     return Tree(tuple(sorted(entries, key=lambda each: each.path)), unfit, tuple(unfit_paths))
 
 
+def _above(prefix: str) -> Entry:
+    return Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True)
+
+
 def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:
-    """List a directory on a host, links not followed. It must exist. `alive` is called once for each directory."""
-    entries: list[Entry] = []
-    unfit: Counter[str] = Counter()
-    unfit_paths: list[str] = []
-    pending: list[tuple[PurePosixPath, str, int]] = [(directory, "", 1)]
-    while pending:
-        folder, base, depth = pending.pop()
-        if alive:
-            alive()
-        for item in files.listing(folder):
-            path = base + item.name
-            problem = problem_of(item, item.name, depth) or (
-                f"entries beyond {MAX_ENTRIES:,}" if len(entries) >= MAX_ENTRIES else ""
-            )
-            if problem:
-                unfit[problem] += 1
-                unfit_paths.append(path)
-                if len(entries) >= MAX_ENTRIES:
-                    return Tree(tuple(entries), unfit, tuple(unfit_paths))
-                continue
-            entries.append(
-                Entry(path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir)
-            )
-            if item.is_dir:
-                pending.append((folder / item.name, path + "/", depth + 1))
+    """List a directory on a host, links not followed. It must exist. `alive` is called for each directory at least."""
+    walked = Walk()
+    entries = list(walked.through(files, directory, alive=alive))
     entries.sort(key=lambda each: each.path)
-    return Tree(tuple(entries), unfit, tuple(unfit_paths))
+    for each, after in pairwise(entries):
+        if each.path == after.path:
+            walked.refuse("names that stand there twice", each.path)
+    return Tree(tuple(entries), walked.unfit, tuple(walked.unfit_paths))
+
+
+def walk_sum(files: Files, directory: PurePosixPath, prefix: str, *, alive: Callable[[], None] | None = None) -> int:
+    """List it again and keep nothing: return what `Tree.sum` says of it, below a prefix as `joined` puts it."""
+    walked = Walk()
+    total = _sum(_above(prefix)) if prefix else 0
+    for each in walked.through(files, directory, alive=alive):
+        total += _sum(replace(each, path=prefix + each.path) if prefix else each)
+    return total + sum(walked.unfit.values())
+
+
+class Walk:
+    """One way through a directory on a host, and what was met on it that can't be moved."""
+
+    def __init__(self) -> None:
+        self.unfit: Counter[str] = Counter()
+        self.unfit_paths: list[str] = []
+        self.full = False
+        self._entries = 0
+        self._bytes = 0
+        self._modes: dict[int, int] = {}  # one number for all files of a mode
+        self._mtime = 0  # and for those in a row of a time
+
+    def through(
+        self, files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None
+    ) -> Iterator[Entry]:
+        """Give regular files and directories, level by level, in no order."""
+        level: list[tuple[PurePosixPath, str]] = [(directory, "")]
+        depth = 1
+        while level and not self.full:
+            bases = dict(level)
+            level = []
+            for folder, items in files.list_many(list(bases), alive=alive):
+                for each in self._take(bases[folder], items, depth):
+                    yield each
+                    if each.is_dir:
+                        level.append((directory / each.path, f"{each.path}/"))
+                if self.full:
+                    break
+            depth += 1
+
+    def _take(self, base: str, items: Iterable[RemoteEntry], depth: int) -> Iterator[Entry]:
+        """Take one directory's entries; give those that can be moved."""
+        for item in items:
+            path = base + item.name
+            self._bytes += len(path)
+            problem = problem_of(item, item.name, depth) or self._too_much(path)
+            if problem:
+                self.refuse(problem, path)
+                if self.full:
+                    break
+                continue
+            self._entries += 1
+            mode = stat.S_IMODE(item.mode)
+            if (mtime := item.mtime * 1_000_000_000) != self._mtime:
+                self._mtime = mtime
+            yield Entry(path, item.size, self._mtime, 0, self._modes.setdefault(mode, mode), is_dir=item.is_dir)
+
+    def refuse(self, problem: str, path: str) -> None:
+        """Count what can't be moved."""
+        self.unfit[problem] += 1
+        if len(self.unfit_paths) < MAX_UNFIT:
+            self.unfit_paths.append(path)
+
+    def _too_much(self, path: str) -> str:
+        if len(path) > LONGEST_PATH:
+            return f"paths of more than {LONGEST_PATH} bytes"
+        if self._entries >= MAX_ENTRIES:
+            self.full = True
+            return f"entries beyond {MAX_ENTRIES:,}"
+        if self._bytes > MAX_CHARACTERS:
+            self.full = True
+            return f"paths beyond {MAX_CHARACTERS >> 20} MiB of them"
+        return ""
 
 
 def problem_of(item: RemoteEntry, name: str, depth: int) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import compress
+
 from mqi_cli import (
     CaseRef,
     Clock,
@@ -16,14 +19,14 @@ from mqi_cli import (
 from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
 from mqi_sftp.meter import Meter, Stopping
-from mqi_sftp.plan import Difference, Fence, Proven, UploadPlan, compare, plan_upload
-from mqi_sftp.prove import prove
+from mqi_sftp.plan import Difference, Fence, Proven, UploadPlan, compare, directories_of, plan_upload
+from mqi_sftp.prove import hash_tree, hashed
 from mqi_sftp.room import check_room
 from mqi_sftp.send import Sender
 from mqi_sftp.source import Source, read_source
-from mqi_sftp.staging import Staging, recorded_fingerprint
-from mqi_sftp.stream_up import Differs, UpStream
-from mqi_sftp.tree import walk
+from mqi_sftp.staging import Staging, recorded_input
+from mqi_sftp.stream_up import BULK, Differs, UpStream
+from mqi_sftp.tree import Walk, walk
 
 ROUNDS = 3  # the first, and two more for files that turn out wrong
 
@@ -74,28 +77,41 @@ def _by_stream(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> 
 
 
 def _by_files(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Manifest:
-    with ctx.host.files() as files:
+    if case.fingerprint and (there := _found_there(ctx, fence, case.fingerprint, meter)):
+        return there
+    source = read_source(case, meter)
+    if not case.fingerprint and (there := _found_there(ctx, fence, source.manifest.fingerprint, meter)):
+        return there
+    with ctx.host.files(bulk=meter.total >= BULK) as files:
         staging = Staging(files, ctx.layout, fence)
-        if case.fingerprint and (there := proven_input(files, ctx, case.fingerprint, meter)):
-            staging.clear()
-            return there
-        source = read_source(case, meter)
-        if not case.fingerprint and (there := proven_input(files, ctx, source.manifest.fingerprint, meter)):
-            staging.clear()
-            return there
         staging.claim()
         _fill(ctx, staging, source, meter)
         staging.publish(source.manifest)
     return source.manifest
 
 
+def _found_there(ctx: StageContext, fence: Fence, fingerprint: str, meter: Meter) -> Manifest | None:
+    with ctx.host.files() as files:
+        recorded, size = recorded_input(files, ctx.layout)
+    if recorded != fingerprint:
+        return None
+    with ctx.host.files(bulk=size >= BULK) as files:
+        there = proven_input(files, ctx, fingerprint, meter)
+        if there:
+            Staging(files, ctx.layout, fence).clear()
+    return there
+
+
 def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter) -> Manifest | None:
     """Return the manifest of the input that is on the host already, when it has this content; proven, not believed."""
     layout = ctx.layout
-    if recorded_fingerprint(files, layout) != fingerprint or files.stat(layout.input) is None:
+    if recorded_input(files, layout)[0] != fingerprint or files.stat(layout.input) is None:
         return None
     meter.begin("proving what is there")
-    tree, manifest = prove(ctx.host, files, layout.input, timeout=ctx.config.verify_timeout, alive=meter.alive)
+    tree = walk(files, layout.input, alive=meter.alive)
+    timeout = ctx.config.verify_timeout
+    hashes = hash_tree(ctx.host, files, layout.input, tree, timeout=timeout, meter=meter)
+    manifest = tree.manifest(hashes)
     if manifest.fingerprint == fingerprint and not tree.unfit:
         return manifest
     ctx.log.warning("the input on %s is not what was put there; it is sent again", ctx.host.name)
@@ -105,22 +121,23 @@ def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter
 def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> None:
     """Bring the staging directory to the manifest's content, and prove it."""
     sender = Sender(ctx.host, source.directory, staging, source.marks, meter, ctx.config.verify_timeout)
-    tree = walk(staging.files, staging.path, alive=meter.alive)
     earlier = staging.earlier(alive=meter.alive)
     wrong: frozenset[str] = frozenset()
     difference = Difference((), (), ())
     for _ in range(ROUNDS):
+        tree = walk(staging.files, staging.path, alive=meter.alive)
         for path in tree.unfit_paths:
             staging.files.remove(staging.path / path)
         plan = plan_upload(source.manifest, tree.entries, source.marks, earlier=earlier, wrong=wrong)
         _ask_for_room(ctx, staging, plan)
-        meter.done = plan.kept_bytes
+        meter.keep(files=len(plan.keep), size=plan.kept_bytes)
+        del tree
         sender.carry_out(plan)
         meter.begin("proving")
-        tree, found = prove(ctx.host, staging.files, staging.path, timeout=ctx.config.verify_timeout, alive=meter.alive)
-        if found.fingerprint == source.manifest.fingerprint and not tree.unfit:
+        del plan
+        difference = prove(ctx, staging, source.manifest, meter)
+        if not difference:
             return
-        difference = compare(source.manifest, found)
         wrong = frozenset(difference.changed)
         ctx.log.warning("after sending, of %d files: %s", len(source.manifest.files), difference)
     raise RetryLater(
@@ -129,8 +146,35 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
     )
 
 
+def prove(ctx: StageContext, staging: Staging, wanted: Manifest, meter: Meter) -> Difference:
+    """List and hash what is there, and say how it differs. A file of another size differs without being read.
+
+    Where all is right nothing is kept of it: beside a manifest of a hundred thousand files there is room for no list.
+    """
+    files, walked = staging.files, Walk()
+    seen = bytearray(len(wanted.files))
+    directories, strange = [], False
+    for each in walked.through(files, staging.path, alive=meter.alive):
+        if each.is_dir:
+            directories.append(each.path)
+        elif (at := wanted.position(each.path)) is not None and wanted.files[at].size == each.size and not seen[at]:
+            seen[at] = 1
+        else:
+            strange = True
+    likely = list(compress(wanted.files, seen))
+    timeout = ctx.config.verify_timeout
+    proven = hashed(ctx.host, files, staging.path, likely, timeout=timeout, meter=meter)
+    wrong = {file.path for file, sha256 in proven if file.sha256 != sha256}
+    if not (wrong or strange or walked.unfit) and all(seen) and sorted(directories) == list(directories_of(wanted)):
+        return Difference((), (), ())
+    right = {each.path: each.sha256 for each in likely if each.path not in wrong}
+    tree = walk(files, staging.path, alive=meter.alive)
+    difference = compare(wanted, tree.manifest(right))
+    return replace(difference, extra=(*difference.extra, *tree.unfit_paths))
+
+
 def _ask_for_room(ctx: StageContext, staging: Staging, plan: UploadPlan) -> None:
-    size, count = plan.missing_bytes, len(plan.work) + len(plan.make)
+    size, count = plan.missing_bytes, plan.work + len(plan.make)
     space = staging.files.space(staging.path) if count else None
     if space:
         check_room(ctx.host.name, space, size=size, count=count)

@@ -18,7 +18,9 @@ from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import make_key
 from servers.faulty_sftp import (
+    DirectoriesWithoutEnd,
     DropsOneWrite,
+    EndlessListings,
     FailsClose,
     FailsOneWrite,
     Fault,
@@ -100,6 +102,56 @@ def test_names_that_lead_out_of_a_directory_are_refused(tmp_path: Path) -> None:
         with pytest.raises(HostFault):
             files.remove_tree(host.base_dir)
     assert (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("bound", "fault", "said"),
+    [
+        ("MOST_ENTRIES", EndlessListings(), "more than 1,000 entries"),
+        ("MOST_BYTES", EndlessListings(length=200), "names of more than 0 MiB"),
+        ("LONGEST_NAME", EndlessListings(length=256), "a name of more than 255 bytes"),
+    ],
+)
+def test_a_listing_without_end_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, fault: EndlessListings, said: str
+) -> None:
+    if bound != "LONGEST_NAME":
+        monkeypatch.setattr(f"mqi_cli.hosts.sftp_trees.{bound}", 1000)
+    with served(fault, tmp_path) as host, host.files() as files:
+        with pytest.raises(HostFault, match=said):
+            files.listing(host.base_dir)
+        with pytest.raises(HostFault, match=said):
+            files.remove_tree(host.base_dir)
+        assert files.stat(host.base_dir) is not None, "the session goes on"
+    assert fault.asked < 200
+
+
+def test_a_listing_without_end_is_left_when_a_stop_is_asked_for(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def alive() -> None:
+        calls.append(1)
+        if len(calls) > 50:
+            raise Stop
+
+    with served(EndlessListings(), tmp_path) as host:
+        with host.files() as files, pytest.raises(Stop):
+            list(files.list_many([host.base_dir], alive=alive))
+        calls.clear()
+        with host.files() as files, pytest.raises(Stop):
+            files.remove_tree(host.base_dir, alive=alive)
+
+
+def test_directories_without_end_are_not_removed_for_ever(tmp_path: Path) -> None:
+    with (
+        served(DirectoriesWithoutEnd(), tmp_path) as host,
+        host.files() as files,
+        pytest.raises(HostFault, match="directories without end"),
+    ):
+        files.remove_tree(host.base_dir)
 
 
 def test_a_server_without_extensions_is_enough(tmp_path: Path) -> None:

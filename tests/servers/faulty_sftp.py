@@ -8,14 +8,42 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import threading
 from typing import Any, Self
 
 import paramiko
 
 
+def _made_up(name: str, *, directory: bool) -> Any:
+    found = paramiko.SFTPAttributes()
+    found.filename = name
+    found.st_mode = stat.S_IFDIR | 0o755 if directory else stat.S_IFREG | 0o644
+    found.st_size, found.st_mtime, found.st_atime = 1, 0, 0
+    return found
+
+
+class _Endless(list[Any]):
+    """Gives sixteen more each time that the server takes the next ones, and keeps as many."""
+
+    def __init__(self, fault: EndlessListings) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def __getitem__(self, index: Any) -> Any:
+        if index.start is not None:
+            return self
+        fault = self._fault
+        fault.asked += 1
+        return [
+            _made_up(f"{fault.asked:0{fault.length - 3}}.{each:02}", directory=fault.directories) for each in range(16)
+        ]
+
+
 class Fault:
     """No fault at all. A subclass overrides the one thing that it does wrong."""
+
+    invents = False  # whether it lists what is not there
 
     def write(self, offset: int, size: int) -> int:
         """Return the status of a write; OK lets it happen."""
@@ -32,6 +60,10 @@ class Fault:
     def name(self, name: str) -> str:
         """Return the name that a listing shows."""
         return name
+
+    def entries(self, listed: list[Any]) -> list[Any]:
+        """Return what a listing shows."""
+        return listed
 
 
 class FailsOneWrite(Fault):
@@ -70,6 +102,27 @@ class ShortReads(Fault):
 
     def read(self, data: bytes) -> bytes:
         return data[: max(1, len(data) // 3)]
+
+
+class EndlessListings(Fault):
+    """A listing never ends: more and more names, of directories or of files, or one long name."""
+
+    def __init__(self, *, directories: bool = False, length: int = 12) -> None:
+        self.directories = directories
+        self.length = length
+        self.asked = 0
+
+    def entries(self, listed: list[Any]) -> list[Any]:
+        return _Endless(self)
+
+
+class DirectoriesWithoutEnd(Fault):
+    """Each directory holds another one, as far as anybody looks."""
+
+    invents = True
+
+    def entries(self, listed: list[Any]) -> list[Any]:
+        return [_made_up("d" * 100, directory=True)]
 
 
 class HostileNames(Fault):
@@ -124,10 +177,12 @@ class _Files(paramiko.SFTPServerInterface):
 
     def list_folder(self, path: str) -> Any:
         return self._try(
-            lambda: [
-                paramiko.SFTPAttributes.from_stat(each.stat(follow_symlinks=False), self._fault.name(each.name))
-                for each in os.scandir(path)
-            ]
+            lambda: self._fault.entries(
+                [
+                    paramiko.SFTPAttributes.from_stat(each.stat(follow_symlinks=False), self._fault.name(each.name))
+                    for each in ([] if self._fault.invents else os.scandir(path))
+                ]
+            )
         )
 
     def remove(self, path: str) -> Any:

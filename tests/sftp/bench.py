@@ -19,6 +19,7 @@ from mqi_cli import (
     Files,
     Host,
     Receiving,
+    RemoteEntry,
     RemoteLayout,
     Resident,
     ResidentHost,
@@ -241,6 +242,12 @@ class FilesThrough:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+    def list_many(
+        self, paths: Sequence[PurePosixPath], **more: Any
+    ) -> Iterator[tuple[PurePosixPath, list[RemoteEntry]]]:
+        for path in paths:
+            yield path, list(self.listing(path))
 
     def write_many(self, place: PurePosixPath, files: Iterable[Sending], **more: Any) -> Iterator[Sending]:
         for each in files:

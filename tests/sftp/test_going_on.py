@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -10,16 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mqi_cli import Done, Host, HostError, RetryLater, build_manifest
+from mqi_cli import Copying, Done, Host, HostError, RetryLater, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
-from mqi_sftp.preview import preview_upload
+from mqi_sftp.preview import preview_download, preview_upload
 from servers.proxy import TcpProxy
-from sftp.bench import DOWNLOAD, UPLOAD, Bench, HostThrough, contents, fill, flip_a_byte, sample_case
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, FilesThrough, HostThrough, contents, fill, flip_a_byte, sample_case
 
 # the first ones with every run, fifty each way with the tests that take minutes
 SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 50))]
@@ -163,6 +164,37 @@ def test_cut_after_cut_a_large_file_gets_further(cuttable: tuple[Bench, TcpProxy
     assert bench.leftovers() == []
 
 
+TWENTY = random.Random(20).randbytes(20 << 20)
+
+
+@pytest.fixture
+def cuttable_files(
+    tmp_path: Path, sftp_server: OpenSSHServer, make_host: Callable[..., Host]
+) -> Iterator[tuple[Bench, TcpProxy]]:
+    """The same, and the account runs no programs."""
+    with TcpProxy(sftp_server.port) as proxy:
+        yield Bench(tmp_path, make_host("sftp_only", port=proxy.port)), proxy
+
+
+def test_without_a_shell_too_a_large_upload_goes_on_in_its_middle_and_a_dry_run_says_so(
+    cuttable_files: tuple[Bench, TcpProxy],
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.source, {"large.raw": TWENTY})
+
+    proxy.cut_after(up=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.upload()
+    (would,) = preview_upload(bench.case(), bench.context("upload"))
+    done = bench.upload()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["sent_bytes"] <= 0.6 * len(TWENTY)  # the reset loses what is under way
+    assert (would.act, would.size) == ("continue", done.facts["sent_bytes"])
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
+
+
 def test_what_two_earlier_turns_left_is_put_together(ssh_bench: Bench) -> None:
     files = {name: name.encode() * 100_000 for name in "abc"} | {"large.raw": LARGE["large.raw"]}
     fill(ssh_bench.source, files)
@@ -246,6 +278,91 @@ def test_a_turn_that_is_killed_while_it_publishes_a_new_revision_sends_nothing_a
     assert done.facts["sent_bytes"] == 0
     assert contents(ssh_bench.input) == contents(ssh_bench.source)
     assert ssh_bench.leftovers() == []
+
+
+def test_without_a_shell_too_a_large_download_goes_on_in_its_middle_and_a_dry_run_says_so(
+    cuttable_files: tuple[Bench, TcpProxy],
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.outputs, {"large.raw": TWENTY, "a": b"1"})
+
+    proxy.cut_after(down=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.download()
+    would = {each.path: each for each in preview_download(bench.case(fingerprint="f"), bench.context("download"))}
+    before = proxy.down
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert 0 < done.facts["fetched_bytes"] <= 0.6 * len(TWENTY)  # the reset loses what is under way
+    assert proxy.down - before <= 0.65 * len(TWENTY), "what is here was not read there again either"
+    assert would["a"].act == "keep"
+    assert (would["large.raw"].act, would["large.raw"].size) == ("continue", done.facts["fetched_bytes"])
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("where", ["here", "on the host"])
+def test_without_a_shell_a_beginning_that_is_no_longer_what_came_is_fetched_anew(
+    cuttable_files: tuple[Bench, TcpProxy], where: str
+) -> None:
+    bench, proxy = cuttable_files
+    fill(bench.outputs, {"large.raw": TWENTY})
+    proxy.cut_after(down=len(TWENTY) * 6 // 10)
+    with pytest.raises(HostError):
+        bench.download()
+
+    if where == "here":
+        (begun,) = bench.destination.parent.glob(".mqi-*/arriving/file")
+        flip_a_byte(begun, at=100)
+    else:
+        flip_a_byte(bench.outputs / "large.raw", at=100)
+        os.utime(bench.outputs / "large.raw", (1_600_000_000, 1_600_000_000))
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert done.facts["fetched_bytes"] == len(TWENTY)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+class CopiesNothing(FilesThrough):
+    """A file server without `copy-data`: OpenSSH before 9.0, and most others."""
+
+    copies = False
+
+    def copy_many(self, place: PurePosixPath, files: Iterable[Copying]) -> Iterator[Copying]:
+        return iter(())
+
+
+def test_where_neither_a_shell_nor_the_server_copies_a_beginning_the_file_is_sent_anew_and_a_dry_run_says_so(
+    tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+    fill(bench.source, LARGE)
+    fill(bench.root / ".incoming-0-1", {"large.raw": LARGE["large.raw"][: 3 << 20]})
+    host = HostThrough(bench.host, CopiesNothing)
+
+    (would,) = preview_upload(bench.case(), bench.context("upload", host=host))
+    done = bench.upload(host=host)
+
+    assert (would.act, would.size) == ("send", 5 << 20)
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5 << 20
+    assert contents(bench.input) == contents(bench.source)
+
+
+def test_without_a_shell_a_beginning_that_is_wrong_is_found_and_the_file_sent_whole(
+    tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+    fill(bench.source, LARGE)
+    fill(bench.root / ".incoming-0-1", {"large.raw": LARGE["large.raw"][: 3 << 20]})
+    flip_a_byte(bench.root / ".incoming-0-1" / "large.raw", at=100)
+
+    assert isinstance(bench.upload(), Done)
+
+    assert contents(bench.input) == contents(bench.source)
+    assert bench.leftovers() == []
 
 
 def test_a_beginning_that_is_wrong_is_not_continued(ssh_bench: Bench) -> None:

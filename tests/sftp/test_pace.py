@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from mqi_cli import Done
+from mqi_cli import Done, Host
 from mqi_cli.config.model import HostLimits
 from mqi_sftp.pace import Pace, pace_of
+from mqi_sftp.verify import verify_upload
 from sftp.bench import Bench, fill
 
 DAY = ({"from": "07:00", "to": "19:00", "rate": "1MB/s"}, {"from": "22:00", "to": "02:00", "rate": "2MB/s"})
@@ -88,3 +93,53 @@ def test_a_transfer_keeps_to_the_host_s_bandwidth(bench: Bench, monkeypatch: pyt
     assert clock.at >= 102
     assert isinstance(bench.download(), Done)
     assert clock.at >= 103
+
+
+def test_what_is_read_back_to_prove_it_keeps_to_the_bandwidth_too(
+    tmp_path: Path, make_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _host, _limit: clock.pace(limit("1MB/s")))
+    bench = Bench(tmp_path, make_host("sftp_only"))
+    fill(bench.source, {"a": bytes(2_000_000)})
+
+    assert isinstance(bench.upload(), Done)
+    assert clock.at >= 104, "sent, and read back"
+    verify_upload(bench.case(), bench.context("upload"))
+    assert clock.at >= 106
+
+
+def test_at_a_low_rate_pieces_are_small_enough_for_the_far_side_to_hear_something_now_and_then() -> None:
+    assert Clock().pace(limit("2kB/s")).piece(1 << 20) == 10_000
+    assert Clock().pace(limit("50MB/s")).piece(1 << 20) == 1 << 20
+    assert Clock().pace(None).piece(1 << 20) == 1 << 20
+
+
+def test_a_stream_at_a_low_rate_moves_such_pieces(ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    longest = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept, longest
+        clock.sleep(seconds)
+        slept += seconds
+        longest = max(longest, slept)
+
+    slept = 0.0
+    pace = Pace(limit("20kB/s"), clock=lambda: clock.at, sleep=sleep)
+    spend = pace.spend
+
+    def spends(count: int, alive: Callable[[], None]) -> None:
+        nonlocal slept
+        slept = 0.0
+        spend(count, alive)
+
+    monkeypatch.setattr(pace, "spend", spends)
+    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _host, _limit: pace)
+    fill(ssh_bench.source, {"a": os.urandom(5_000_000)})
+    fill(ssh_bench.outputs, {"a": os.urandom(5_000_000)})
+
+    assert isinstance(ssh_bench.upload(), Done)
+    assert isinstance(ssh_bench.download(), Done)
+    assert clock.at >= 580
+    assert longest <= 6

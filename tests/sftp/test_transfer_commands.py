@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mqi_cli import Manifest, ManifestFile
-from mqi_sftp.verify import Finding, Side, judge
-from sftp.bench import contents, fill, flip_a_byte, sample_case
+from mqi_cli import Done, Manifest, ManifestFile
+from mqi_sftp.preview import compares_content, preview_upload
+from mqi_sftp.verify import Finding, Side, judge, verify_upload
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
 
 Mqi = Callable[..., str]
 
@@ -82,6 +85,11 @@ def test_a_case_goes_there_and_its_results_come_back_by_hand(mqi: Mqi, tmp_path:
     assert [each["problem"] for each in download["findings"]] == ["differs"]
 
     shutil.rmtree(tmp_path / "far")
+    told = mqi("transfer", "verify", "Doe", "--json", code=1)
+    (upload, download) = json.loads(told)
+    assert "not what was proven when it was moved: here" in download["text"]
+    assert [each["problem"] for each in download["findings"]] == ["changed since it was moved, here"]
+    assert [Path(each["path"]).name for each in download["findings"]] == [victim.name]
     flip_a_byte(victim)
     assert "nothing on here any more, to compare with; as proven" in mqi("transfer", "verify", "Doe")
 
@@ -118,7 +126,145 @@ def test_nothing_on_either_side_is_not_well() -> None:
 
 
 def test_a_link_that_came_to_be_on_a_side_is_named() -> None:
-    verdict = judge("upload", Side("here", ONE), Side("there", ONE, ("link",)), recorded=ONE.fingerprint)
+    link = Finding("link", "symbolic link, there")
+    verdict = judge("upload", Side("here", ONE), Side("there", ONE, (link,)), recorded=ONE.fingerprint)
 
     assert verdict.differs
-    assert verdict.findings == (Finding("link", "neither file nor directory, there"),)
+    assert verdict.findings == (link,)
+
+
+def test_what_was_listed_when_it_was_moved_names_the_files_where_one_side_is_gone() -> None:
+    listed = {each.path: each.sha256 for each in ONE.files}
+    verdict = judge("upload", Side("here", None), Side("there", OTHER), recorded=ONE.fingerprint, listed=listed)
+
+    assert verdict.findings == (
+        Finding("a", "changed since it was moved, there"),
+        Finding("b", "gone since it was moved, there"),
+        Finding("c", "new since it was moved, there"),
+    )
+
+
+def test_a_source_is_compared_whatever_else_came_to_be_in_it(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.source, {"a": b"1", "b": b"2", "c": b"3", "closed/d": b"4"})
+    case = local_bench.case()
+    local_bench.upload()
+    (local_bench.source / "link").symlink_to("a")
+    flip_a_byte(local_bench.source / "a")
+    scandir, open_file = os.scandir, io.FileIO
+
+    def forbids(path: Any) -> Any:
+        if str(path).endswith("/source/case/closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    def stale(path: Any, *more: Any) -> Any:
+        if str(path).endswith("/source/case/b"):
+            raise OSError(116, "Stale file handle")
+        if str(path).endswith("/source/case/c"):
+            os.utime(path, (5, 5))
+        return open_file(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_cli.manifest.os.scandir", forbids)
+        patch.setattr("mqi_cli.manifest.io.FileIO", stale)
+        verdict = verify_upload(case, local_bench.context("upload"))
+
+    assert {each.path: each.problem for each in verdict.findings} == {
+        "link": "symbolic link, in the source",
+        "closed/": "unreadable directory, in the source",
+        "b": "can't be read (stale file handle), in the source",
+        "c": "changed while it was read, in the source",
+        "a": "differs",
+    }
+
+
+def test_a_source_that_can_not_be_read_at_all_is_said_and_no_bug(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.source, {"a": b"1"})
+    case = local_bench.case()
+    local_bench.upload()
+
+    def stale(_directory: Path) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("mqi_sftp.verify.look_over", stale)
+
+    verdict = verify_upload(case, local_bench.context("upload"))
+
+    assert verdict.differs
+    assert verdict.findings == (Finding(".", "can't be read (stale file handle), in the source"),)
+    assert "in the source it can't be read" in verdict.text
+
+
+def test_a_transfer_tells_which_of_how_many_files_it_is_at(bench: Bench) -> None:
+    fill(bench.source, {"d/a": b"1" * (5 << 20), "b": b"2"})
+    fill(bench.outputs, {"d/a": b"1" * (5 << 20), "b": b"2"})
+
+    for stage, case in (("upload", bench.case()), ("download", bench.case(fingerprint="f"))):
+        ctx = bench.context(stage)
+        told: list[str] = []
+        ctx.progress = lambda *_far, detail, told=told: told.append(detail)  # type: ignore[method-assign,assignment]
+        (UPLOAD if stage == "upload" else DOWNLOAD).run(case, ctx)
+        found = [each for each in dict.fromkeys(told) if " files, " in each]
+        assert sorted(each.partition(" ")[0] for each in found) == ["1/2", "2/2"]
+        assert {each.partition(", ")[2] for each in found} == {"a", "b"}
+
+
+def test_looking_shows_how_far_it_is(local_bench: Bench) -> None:
+    fill(local_bench.source, {"a": b"1" * (3 << 20)})
+    told: list[tuple[float, float]] = []
+
+    def show(done: float, total: float, _unit: str, _detail: str) -> None:
+        told.append((done, total))
+
+    preview_upload(local_bench.case(), local_bench.context("upload"), show=show)
+    assert told[-1] == (3 << 20, 3 << 20)
+    local_bench.upload()
+    told.clear()
+    verify_upload(local_bench.case(), local_bench.context("upload"), show=show)
+    assert told[-1] == (6 << 20, 6 << 20)
+
+
+@pytest.mark.parametrize("host", ["local", "ssh"], indirect=True)
+def test_a_dry_run_finds_content_that_changed_behind_the_same_size_and_time(bench: Bench) -> None:
+    fill(bench.source, {"a": b"1" * 1000, "b": b"2" * 1000})
+    bench.upload()
+    flip_a_byte(bench.source / "a")
+
+    moves = preview_upload(bench.case(), bench.context("upload"))
+
+    sent = bench.upload()
+    assert isinstance(sent, Done)
+    assert {each.path: each.act for each in moves} == {"a": "send", "b": "keep"}
+    assert sent.facts["sent_bytes"] == 1000
+
+
+def test_a_dry_run_sees_what_a_stream_had_taken_over_when_it_broke_off(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1" * 1000, "b": b"2" * 1000})
+    ssh_bench.upload()
+    ssh_bench.input.rename(ssh_bench.root / ".taken-0-1")
+    (ssh_bench.root / ".incoming-0-1").mkdir()
+
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload"))
+
+    sent = ssh_bench.upload()
+    assert isinstance(sent, Done)
+    assert {each.act for each in moves} == {"keep"}
+    assert sent.facts["sent_bytes"] == 0
+
+
+def test_without_a_shell_a_dry_run_says_that_it_goes_by_size_and_time(tmp_path: Path, make_host: Any) -> None:
+    bench = Bench(tmp_path, make_host("sftp_only"))
+
+    assert not compares_content(bench.context("upload"))  # type: ignore[arg-type]
+
+
+def test_a_transfer_takes_the_option_to_tell_more_itself(mqi: Mqi, tmp_path: Path) -> None:
+    fill(tmp_path / "in" / "Doe", {"a": b"1"})
+    mqi("case", "add", str(tmp_path / "in" / "Doe"))
+
+    mqi("transfer", "upload", "Doe", "-v")
+    assert "equal" in mqi("transfer", "verify", "Doe", "-vv")
