@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -382,25 +382,55 @@ def test_a_node_that_fails_gives_a_new_attempt_only_once_it_is_back(queue: Bench
     until(lambda: queue.drive_once(second) and len(lines_of(queue.ledger)) == 2, within=40, what="it begins anew")
 
 
-def test_with_accounting_an_end_is_known_that_the_controller_has_forgotten(
-    tmp_path: Path, slurm_with_accounts: SlurmCluster, own_sshd: OpenSSHServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slurm = slurm_with_accounts
+@pytest.fixture
+def queue_of(
+    tmp_path: Path, own_sshd: OpenSSHServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[SlurmCluster], Bench]]:
+    """Give a function that makes a case on a host of its own with this Slurm."""
     for name in ("SETTLE_FOR", "LOOK_AGAIN"):
         monkeypatch.setattr(doubt, name, 0.5)
-    own_sshd.environment |= slurm.environment
-    own_sshd.start()
-    (tmp_path / "far").mkdir()
-    host = SshHost("far", own_sshd.host_section(base_dir=str(tmp_path / "far"), scheduler="slurm"), tmp_path)
-    queue = Bench(tmp_path, host, Slurm())
+    made: list[Bench] = []
+
+    def make(slurm: SlurmCluster) -> Bench:
+        own_sshd.environment |= slurm.environment
+        own_sshd.start()
+        (tmp_path / "far").mkdir()
+        section = own_sshd.host_section(base_dir=str(tmp_path / "far"), scheduler="slurm")
+        made.append(Bench(tmp_path, SshHost("far", section, tmp_path), Slurm()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.host.close()
+        each.end_all()
+
+
+def test_with_accounting_an_end_is_known_that_the_controller_has_forgotten(
+    queue_of: Callable[[SlurmCluster], Bench], slurm_with_accounts: SlurmCluster
+) -> None:
+    slurm = slurm_with_accounts
+    queue = queue_of(slurm)
     ctx = long_run(queue, partition="closed")
     waits_until(queue, ctx, "PartitionDown")
     slurm.call("scancel", f"--name={queue.job(ctx).tag}")
     until(lambda: not slurm.jobs(), within=60, what="the controller forgets the job")
-    lookout_of(host).forget(queue.job(ctx).place)
+    lookout_of(queue.host).forget(queue.job(ctx).place)
     with pytest.raises(GiveUp, match=r"somebody took it out of its host's queue"):
         queue.drive(ctx)
-    host.close()
+
+
+def test_a_run_whose_command_is_killed_for_its_memory_is_held_for_that(
+    queue_of: Callable[[SlurmCluster], Bench], slurm: SlurmCluster, own_sshd: OpenSSHServer, tmp_path: Path
+) -> None:
+    """The kernel kills the command alone, as cgroups make it: the runner writes down the signal, and only the queue knows why."""
+    says = tmp_path / "bin" / "squeue"
+    says.parent.mkdir()
+    says.write_text(f"#!/bin/sh\n{shutil.which('squeue')} \"$@\" | sed 's/|COMPLETED|/|OUT_OF_MEMORY|/'\n")
+    says.chmod(0o755)
+    own_sshd.environment["PATH"] = f"{says.parent}:{os.environ['PATH']}"
+    queue = queue_of(slurm)
+    with pytest.raises(GiveUp, match="it took more memory than the step's `memory`"):
+        queue.drive(queue.context("kill -9 $$", memory="50MB"))
 
 
 @pytest.mark.soak  # each waits until Slurm itself gives the node up, and takes it back
