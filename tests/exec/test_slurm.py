@@ -433,6 +433,15 @@ def test_a_run_whose_command_is_killed_for_its_memory_is_held_for_that(
         queue.drive(queue.context("kill -9 $$", memory="50MB"))
 
 
+def test_a_run_that_slurm_ends_itself_for_its_memory_is_held_for_that(
+    queue_of: Callable[[SlurmCluster], Bench], slurm_that_counts_memory: SlurmCluster
+) -> None:
+    queue = queue_of(slurm_that_counts_memory)
+    greedy = "python3 -c 'import time; much = bytearray(300 << 20); time.sleep(60)'"
+    with pytest.raises(GiveUp, match="it took more memory than the step's `memory`"):
+        queue.drive(queue.context(greedy, memory="50MB"))
+
+
 @pytest.mark.soak  # each waits until Slurm itself gives the node up, and takes it back
 def test_absent_is_unknown_for_ten_minutes(queue: Bench, slurm: SlurmCluster) -> None:
     ctx = failed_node(queue, slurm)

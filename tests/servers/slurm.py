@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,8 +46,11 @@ def _spaces_work() -> bool:
 class SlurmCluster:
     """One controller and one node. `environment` is what its commands need."""
 
-    def __init__(self, directory: Path, *, accounting: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, accounting: bool = False, settings: Mapping[str, object] | None = None
+    ) -> None:
         self.directory = directory
+        self._settings = settings or {}
         self._accounts = [free_port(), free_port()] if accounting else []
         self._books: list[subprocess.Popen[bytes]] = []
         self.mark = secrets.token_hex(8)
@@ -181,6 +184,7 @@ class SlurmCluster:
             "ReturnToService": 2, "MinJobAge": MIN_JOB_AGE, "KillWait": 3, "SlurmdTimeout": 4, "SlurmctldTimeout": 6,
             "MessageTimeout": 2, "BatchStartTimeout": 5, "CompleteWait": 0, "InactiveLimit": 0, "GresTypes": "gpu",
             "MailProg": "/bin/true", "DefMemPerCPU": 10, "PreemptType": "preempt/partition_prio", "PreemptMode": "CANCEL",
+            **self._settings,
         }  # fmt: skip
         self.conf.write_text(
             "".join(f"{name}={value}\n" for name, value in lines.items())
@@ -317,6 +321,29 @@ def slurm_with_accounts(tmp_path: Path) -> Iterator[SlurmCluster]:
             missing("Slurm's accounting", package="slurmdbd, mariadb-server-core and mariadb-client-core")
     (tmp_path / "slurm").mkdir()
     cluster = SlurmCluster(tmp_path / "slurm", accounting=True)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def slurm_that_counts_memory(tmp_path: Path, _slurm_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """A Slurm of this test alone that looks each second what a job takes, and ends one that takes more than it asked for.
+
+    It does that without cgroups, and its own word for it is not OUT_OF_MEMORY: `FAILED`, `JobLaunchFailure`, 0:9.
+    """
+    del _slurm_cluster  # which says what is missing
+    (tmp_path / "slurm").mkdir()
+    cluster = SlurmCluster(
+        tmp_path / "slurm",
+        settings={
+            "JobAcctGatherType": "jobacct_gather/linux",
+            "JobAcctGatherParams": "OverMemoryKill",
+            "JobAcctGatherFrequency": "task=1",
+        },
+    )
     try:
         cluster.start()
         yield cluster
