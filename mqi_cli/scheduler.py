@@ -121,5 +121,8 @@ class Scheduler(Protocol):
     def node_answers(self, completed: Completed) -> bool:
         """Whether it does: then nothing lives there of runs that the scheduler calls ended. A failed node proves nothing."""
 
+    def read_log(self, text: str) -> QueueState | None:
+        """Return how a run ended by what the queue wrote into the run's `log`; None where that does not tell."""
+
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Take runs out of the queue; one that runs is asked to end in order, with `force` it is ended with all it started."""

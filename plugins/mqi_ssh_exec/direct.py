@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mqi_cli import Batch, Call, Completed, Queued, Refusal
+from mqi_cli import Batch, Call, Completed, Queued, QueueState, Refusal
 
 
 class Direct:
@@ -59,6 +59,11 @@ class Direct:
         """Know nothing of machines."""
         del completed
         return False
+
+    def read_log(self, text: str) -> QueueState | None:
+        """Find nothing: no queue writes a log."""
+        del text
+        return None
 
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Take nothing out of a queue."""

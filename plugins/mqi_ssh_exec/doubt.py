@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mqi_cli import StageContext, Wait
+from mqi_cli import QueueState, StageContext, Wait
 from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import JobState, JobStatus
+from mqi_ssh_exec.queue_view import ENDS
 
 IN_DOUBT = frozenset({JobState.ENDED, JobState.ABSENT})
 ABSENT_FOR = 600.0  # seconds for which a queue may not know a run before that is believed: sacct lags, squeue forgets
@@ -48,7 +49,8 @@ def doubt(ctx: StageContext, job: Job, status: JobStatus) -> Wait | None:
     if status.state is JobState.ENDED:
         if begun and waited < SETTLE_FOR:
             return Wait(LOOK_AGAIN, f"{queue} says {status.word}; the run's own record is waited for")
-        job.settle(status.reason)
+        plain = status.reason == ENDS[QueueState.ENDED]
+        job.settle((job.end_by_log() if plain else "") or status.reason)
         return None
     if waited < ABSENT_FOR:
         return Wait(LOOK_AGAIN * 2, f"{queue} does not know the run: unknown, for up to {ABSENT_FOR / 60:.0f} min")

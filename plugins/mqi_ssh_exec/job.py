@@ -21,7 +21,7 @@ from mqi_ssh_exec.helper_calls import (
 )
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus, read_report
 from mqi_ssh_exec.lookout import Lookout, lookout_of
-from mqi_ssh_exec.queue_view import LISTED, asks_queue, with_queue
+from mqi_ssh_exec.queue_view import ENDS, LISTED, asks_queue, with_queue
 
 SEARCH_TIMEOUT = 300.0  # seconds; logs and work directories may be large
 _MARGIN = 64 * 1024  # bytes; more was written by no queue and no runner
@@ -159,6 +159,11 @@ class Job:
                 if there is not None and there.is_file and there.size <= _MARGIN:
                     found += files.read_bytes(path, limit=_MARGIN)
         return found
+
+    def end_by_log(self) -> str:
+        """Return why it ended by what its queue wrote beside its log; "" where that does not tell."""
+        found = self.scheduler.read_log(self.margin().decode("utf-8", "replace"))
+        return ENDS[found] if found else ""
 
     def line_with(self, text: str) -> tuple[int, str]:
         """Return the number and the text of the first line of its log that contains a text; 0 where it can't be found again."""

@@ -59,6 +59,8 @@ _LATER = (
     "slurm controller not responding",
     "unable to resolve",
 )
+# What slurmstepd writes about a job that took too much memory, with `OverMemoryKill` and with cgroups.
+_OVER_MEMORY = ("exceeded memory limit", "oom-kill event", "oom_kill event")
 # What it says when the job may have been taken and only the answer was lost.
 _UNKNOWN = ("timed out", "zero bytes", "connection reset", "unexpected message", "communication", "transport endpoint")
 
@@ -141,6 +143,10 @@ class Slurm:
         """Whether the node's daemon has registered: it ends what the controller calls ended. `*` marks one that is silent."""
         words = set(completed.text.split())
         return completed.code == 0 and bool(words) and not any(word.endswith("*") or word in _SILENT for word in words)
+
+    def read_log(self, text: str) -> QueueState | None:
+        """Find the words of slurmstepd: without cgroups a job over its memory is called FAILED, and only they say why."""
+        return QueueState.MEMORY if any(each in text for each in _OVER_MEMORY) else None
 
     def cancel(self, queued: Sequence[Queued], *, force: bool) -> Call:
         """Cancel jobs. Without `force` one that runs gets SIGTERM for its batch script alone, which ends the rest in order."""

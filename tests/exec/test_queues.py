@@ -326,6 +326,14 @@ def test_what_would_make_other_than_one_job_is_refused(line: str) -> None:
     assert check("slurm", extra=["--constraint=a100", "--account=x", "-A x", "--mail-type=END"]) == []
 
 
+def test_the_words_of_slurmstepd_tell_a_job_that_took_too_much_memory() -> None:
+    # slurm 22.05 with JobAcctGatherParams=OverMemoryKill, and with cgroups
+    killed = "slurmstepd-node1: error: StepId=1.batch exceeded memory limit (322961408 > 52428800), being killed\n"
+    cgroup = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.batch. Some of your processes may have been killed\n"
+    assert SLURM.read_log(killed) is SLURM.read_log(cgroup) is QueueState.MEMORY
+    assert SLURM.read_log("slurmstepd-node1: error: *** JOB 14 ON node1 CANCELLED AT 2026-11-28T22:00:00 ***\n") is None
+
+
 def test_both_schedulers_keep_the_contract() -> None:
     assert [each.name for each in mqi_schedulers()] == ["direct", "slurm"]
     direct = mqi_schedulers()[0]

@@ -36,6 +36,7 @@ def queue(
     """A case on a host with `scheduler: slurm`. What is waited for at length on a real cluster takes a moment here."""
     for name, seconds in (("SETTLE_FOR", 1.0), ("LOOK_AGAIN", 0.2)):
         monkeypatch.setattr(doubt, name, seconds)
+    monkeypatch.setattr("mqi_ssh_exec.run.LOOK_TWICE_FAR", 1)
     monkeypatch.setattr("mqi_ssh_exec.lookout.QUEUE_AGE", 0.3)
     monkeypatch.setattr("mqi_ssh_exec.run.FAULT_PAUSE", 0.3)
     base = tmp_path / "far"
