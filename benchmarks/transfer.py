@@ -149,7 +149,7 @@ if warm:
 began = time.perf_counter()
 case = bench.case(fingerprint=fingerprint)
 ctx = bench.context("upload" if way == "up" else "download", turn=int(turn))
-ctx.progress = lambda done, total, unit, *, detail="": None
+ctx.progress = lambda done, total, unit, *, detail="", note="": None
 done = (UPLOAD if way == "up" else DOWNLOAD).run(case, ctx)
 seconds = time.perf_counter() - began
 host.close()

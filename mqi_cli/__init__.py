@@ -107,6 +107,8 @@ _FACE = {
     "complain": "cli.output",
     "say": "cli.output",
     "tell_more": "cli.output",
+    "age": "quantity",
+    "size": "quantity",
     "progress": "cli.progress",
 }
 
@@ -193,6 +195,8 @@ if TYPE_CHECKING:
     from mqi_cli.patrol import SourceView as SourceView
     from mqi_cli.placeholders import check_local as check_local
     from mqi_cli.placeholders import local_path as local_path
+    from mqi_cli.quantity import age as age
+    from mqi_cli.quantity import size as size
     from mqi_cli.scheduler import Batch as Batch
     from mqi_cli.scheduler import Call as Call
     from mqi_cli.scheduler import Queued as Queued

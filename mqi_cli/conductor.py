@@ -158,6 +158,7 @@ class Conductor(Moves):
             state=PartState.WORKING,
             worker=event.worker,
             lease_until=self.clock.now() + self.config.daemon.lease,
+            reason=str(event.data.get("note") or part.reason),
             **_progress_of(part, event.data),
         )
 

@@ -86,7 +86,7 @@ class EventKind(StrEnum):
     """What an event tells: how a turn goes on or ended, how a worker is, or only that there is something to look at."""
 
     ACCEPTED = "accepted"
-    PROGRESS = "progress"  # data: done, total, unit; renews the lease
+    PROGRESS = "progress"  # data: done, total, unit, note (a few words, without names); renews the lease
     REMEMBERED = "remembered"  # data: facts
     DONE = "done"  # data: facts
     WAIT = "wait"  # data: seconds, note

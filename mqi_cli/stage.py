@@ -145,10 +145,11 @@ class StageContext(Protocol):
     def remember(self, **facts: Any) -> None:
         """Keep facts for later turns and attempts; durable when it returns. Same limits as `Done.facts`."""
 
-    def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:
+    def progress(self, done: float, total: float, unit: str, *, detail: str = "", note: str = "") -> None:
         """Tell how far it is; call it as often as is convenient. Shows that the work is alive, which renews its lease.
 
-        `detail` (the current file) is shown on the operator's terminal only and never leaves the process.
+        `detail` (the current file) is shown on the operator's terminal only and never leaves the process. `note`, a few
+        words without names (how many files, how fast), stands as the case's reason wherever that is told.
         """
 
     def stopping(self) -> bool:

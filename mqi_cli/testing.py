@@ -128,7 +128,7 @@ class KitContext:
         """Keep facts."""
         self.facts = {**self.facts, **facts}
 
-    def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:
+    def progress(self, done: float, total: float, unit: str, *, detail: str = "", note: str = "") -> None:
         """Keep what was told."""
         del detail
         self.told.append((done, total, unit))

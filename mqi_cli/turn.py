@@ -34,6 +34,7 @@ PROGRESS_EVERY = 2.0  # seconds between two progress reports; each is a write to
 REFUSED_PAUSE = 300.0  # a host that refuses us needs a person; asking often gets an address banned (PerSourcePenalties)
 MAX_TRACEBACK = 8000
 MAX_DETAIL = 2000  # characters
+MAX_NOTE = 120  # characters
 
 Report = Callable[[EventKind, Facts], None]
 Show = Callable[[float, float, str, str], None]
@@ -130,12 +131,12 @@ class Turn:
         crash_point("worker.remembered")
         self.facts = merged
 
-    def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:
+    def progress(self, done: float, total: float, unit: str, *, detail: str = "", note: str = "") -> None:
         """Tell how far it is; reported now and then, shown at once."""
         if self._show:
             self._show(done, total, unit, detail)
         with self._lock:
-            self._progress = {"done": done, "total": total, "unit": unit}
+            self._progress = {"done": done, "total": total, "unit": unit} | ({"note": note[:MAX_NOTE]} if note else {})
         self._sign()
         if self._clock.elapsed() - self._reported_at >= PROGRESS_EVERY:
             self.renew()

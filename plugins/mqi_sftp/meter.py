@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from mqi_cli import StageContext
+from mqi_cli import StageContext, age, size
 from mqi_sftp.pace import pace_of
 
 Show = Callable[[float, float, str, str], None]  # done, total, unit, detail
+_NOTE_EVERY = 1.0  # seconds
 _NAME = 22  # characters of a file's name beside the counts, on a line of 80
 
 
@@ -25,27 +27,40 @@ class Meter:
     With `show` it belongs to a command that looks: what is read counts as done, and there is no turn to tell of.
     """
 
-    def __init__(self, ctx: StageContext | None, *, show: Show | None = None) -> None:
+    def __init__(
+        self,
+        ctx: StageContext | None,
+        *,
+        show: Show | None = None,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ctx = ctx
         self._show = show
-        self._detail = ""
+        self._detail = ""  # may name a file: for the operator's terminal
+        self._phase = ""
         self.done = 0
         self.total = 0
         self.files = 0  # begun, or there before
         self.of_files = 0
         self._pace = None if ctx is None else pace_of(ctx.host.name, ctx.host.config.limits.bandwidth)
         self.moved = 0  # in this turn; `done` also counts what was there before
+        self._elapsed = elapsed
+        self._first_at: float | None = None
+        self._noted_at = float("-inf")
+        self._words = ""
 
-    def begin(self, detail: str) -> None:
-        """Say what is done now; shown on the operator's terminal only."""
-        self._detail = detail
+    def begin(self, phase: str) -> None:
+        """Say what is done now, in words without names: it is told wherever the case's reason is."""
+        self._detail = self._phase = phase
         self.alive()
 
     def begin_file(self, path: str) -> None:
         """Say which file is moved now; counts it."""
         self.files += 1
         name = path.rpartition("/")[2]
-        self.begin(f"{self.files}/{self.of_files} files, {name[-_NAME:]}" if self.of_files else name)
+        self._detail = f"{self.files}/{self.of_files} files, {name[-_NAME:]}" if self.of_files else name
+        self._phase = ""
+        self.alive()
 
     def expect(self, *, files: int, size: int) -> None:
         """Say how much there is to do in all."""
@@ -63,10 +78,27 @@ class Meter:
         elif self._ctx is not None:
             if self._ctx.stopping():
                 raise Stopping
-            self._ctx.progress(self.done, self.total, "B", detail=self._detail)
+            self._ctx.progress(self.done, self.total, "B", detail=self._detail, note=self._note())
+
+    def _note(self) -> str:
+        """Say which of how many files, how fast and for how long still: of what this turn moves, not of what was there."""
+        if self._phase:
+            return self._phase
+        now = self._elapsed()
+        if now - self._noted_at >= _NOTE_EVERY and self._first_at is not None:
+            self._noted_at = now
+            words = [f"{self.files} of {self.of_files} files"] if self.of_files else []
+            speed = self.moved / max(0.5, now - self._first_at)
+            words.append(f"{size(speed)}/s")
+            if self.total > self.done:
+                words.append(f"{age((self.total - self.done) / speed)} left")
+            self._words = ", ".join(words)
+        return self._words
 
     def move(self, count: int) -> None:
         """Count bytes that the other side has. Raises `Stopping`."""
+        if count and self._first_at is None:
+            self._first_at = self._elapsed()
         self.done += count
         self.moved += count
         self.alive()

@@ -153,7 +153,7 @@ def _local(name: str, directory: Path, meter: Meter) -> Side:
     for each in entries:
         if each.is_dir:
             continue
-        meter.begin(f"{name}: {each.path}")
+        meter.begin_file(each.path)
         try:
             hashed = hash_file(directory / each.path, read=meter.alive)
             now = (directory / each.path).lstat()

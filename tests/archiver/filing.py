@@ -89,7 +89,7 @@ class Turn:
     def remember(self, **facts: Any) -> None:
         self.facts = {**self.facts, **facts}
 
-    def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:
+    def progress(self, done: float, total: float, unit: str, *, detail: str = "", note: str = "") -> None:
         self.moved += 1
 
     def stopping(self) -> bool:

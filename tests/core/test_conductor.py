@@ -26,6 +26,17 @@ def test_a_complete_case_goes_through_every_step_and_is_done(bench: Any) -> None
     assert bench.fresh(case).ended_at is not None
 
 
+def test_what_a_worker_says_of_its_progress_is_the_cases_reason(bench: Any) -> None:
+    case = bench.case()
+    command = bench.command()
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.PROGRESS, done=5, total=10, unit="B", note="3 of 223 files, 12.0 MB/s, 4 s left")
+    assert bench.fresh(case).reason == "3 of 223 files, 12.0 MB/s, 4 s left"
+    bench.answer(command, EventKind.PROGRESS, done=6, total=10, unit="B")
+    assert bench.fresh(case).reason == "3 of 223 files, 12.0 MB/s, 4 s left"
+    assert (bench.part(case).progress_done, bench.part(case).progress_total) == (6, 10)
+
+
 def test_a_command_carries_what_earlier_steps_reported(bench: Any) -> None:
     bench.case()
     bench.do(bench.command(), files=3)

@@ -111,7 +111,7 @@ class Context:
     def remember(self, **facts: Any) -> None:
         self.facts |= facts
 
-    def progress(self, done: float, total: float, unit: str, *, detail: str = "") -> None:
+    def progress(self, done: float, total: float, unit: str, *, detail: str = "", note: str = "") -> None:
         self.told.append(done)
         self.on_progress(done)
 

@@ -206,7 +206,7 @@ def test_a_transfer_tells_which_of_how_many_files_it_is_at(bench: Bench) -> None
     for stage, case in (("upload", bench.case()), ("download", bench.case(fingerprint="f"))):
         ctx = bench.context(stage)
         told: list[str] = []
-        ctx.progress = lambda *_far, detail, told=told: told.append(detail)  # type: ignore[method-assign,assignment]
+        ctx.progress = lambda *_far, detail, told=told, **_: told.append(detail)  # type: ignore[method-assign,assignment]
         (UPLOAD if stage == "upload" else DOWNLOAD).run(case, ctx)
         found = [each for each in dict.fromkeys(told) if " files, " in each]
         assert sorted(each.partition(" ")[0] for each in found) == ["1/2", "2/2"]
