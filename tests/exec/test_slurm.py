@@ -310,6 +310,7 @@ def test_a_run_goes_on_when_slurmd_is_killed(queue: Bench, slurm: SlurmCluster) 
     assert done.facts["exit_code"] == 0 and lines_of(queue.ledger) == ["begun"]
 
 
+@pytest.mark.soak  # it waits until Slurm itself gives the node up, now and then for minutes; exec/test_doubt has the rule
 @pytest.mark.skipif("not __import__('servers.slurm').slurm._spaces_work()", reason="takes root and name spaces")
 def test_a_run_on_a_silent_machine_is_not_over_whatever_its_queue_calls_it(queue: Bench, slurm: SlurmCluster) -> None:
     command = f"trap '' TERM; echo begun >> {queue.ledger}; until [ -e {queue.directory}/go ]; do sleep 0.2; done"
