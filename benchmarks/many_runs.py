@@ -86,16 +86,25 @@ def measure(place: Path, server: OpenSSHServer, runs: int) -> None:
         seconds = min(look(host, places) for _ in range(LOOKS))
         print(f"One look at {runs} runs on one host, one call over SSH: {seconds:.2f} s (best of {LOOKS})")
         worker = next(each.pid for each in store.workers.all() if each.lane == "ssh-exec")
-        time.sleep(YOUNG)
-        before, began, sessions = cpu(worker), time.monotonic(), connections(server)
-        time.sleep(WATCH)
-        share = (cpu(worker) - before) / (time.monotonic() - began)
-        print(f"The worker that looks after them: {share:.1%} of one CPU, over {WATCH:.0f} s at the default `poll`")
+        share = share_of(worker, YOUNG)
+        print(
+            f"The worker that looks after them: {share:.1%} of one CPU in the first {YOUNG:.0f} s, while they are young"
+        )
+        sessions = connections(server)
+        share = share_of(worker, WATCH)
+        print(f"and afterwards: {share:.1%}, over {WATCH:.0f} s at the default `poll` (aim 10 %)")
         print(f"SSH connections opened meanwhile: {connections(server) - sessions}")
         check(store)
     finally:
         host.close()
         store.close()
+
+
+def share_of(worker: int, seconds: float) -> float:
+    """Return how much of one CPU a process takes, over so many seconds from now."""
+    before, began = cpu(worker), time.monotonic()
+    time.sleep(seconds)
+    return (cpu(worker) - before) / (time.monotonic() - began)
 
 
 def look(host: SshHost, places: list[Place]) -> float:
