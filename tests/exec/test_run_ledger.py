@@ -216,7 +216,10 @@ def play(trial: Trial, faults: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "trial", [("direct", 1), ("shell", 5), ("slurm", 8)], indirect=True, ids=["direct", "shell", "slurm"]
+    "trial",
+    [("direct", 1), pytest.param(("shell", 5), marks=pytest.mark.soak), ("slurm", 8)],
+    indirect=True,
+    ids=["direct", "shell", "slurm"],
 )
 def test_a_few_faults_at_random_never_make_two_runs_of_one_part(trial: Trial) -> None:
     play(trial, FAULTS)

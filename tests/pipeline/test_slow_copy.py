@@ -13,7 +13,7 @@ from servers.house import NAME, House, hashes
 PAUSE = 0.02  # between two files: 230 of them take longer than four rounds of the scanner
 
 
-@pytest.mark.parametrize("broker", ["embedded", "rabbitmq"])
+@pytest.mark.parametrize("broker", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.soak)])
 def test_a_case_copied_file_by_file_is_taken_once_and_never_early(
     house: House, broker: str, request: pytest.FixtureRequest
 ) -> None:

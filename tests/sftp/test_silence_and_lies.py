@@ -33,7 +33,7 @@ def large(seed: int) -> dict[str, bytes]:
         ("ssh", "down", large(2)),
         ("sftp_only", "up", large(3)),
         ("sftp_only", "down", large(4)),
-        ("ssh", "up", {"small": b"1" * 1000}),
+        pytest.param("ssh", "up", {"small": b"1" * 1000}, marks=pytest.mark.soak),
     ],
     ids=["a stream up", "a stream down", "files up", "files down", "a small case up"],
 )
