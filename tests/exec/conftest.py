@@ -19,8 +19,10 @@ from mqi_cli.hosts.sshd import OpenSSHServer
 from servers.slurm import SlurmCluster
 from servers.sshd import require_sshd
 
+SLOWER = {"bash": pytest.mark.soak}  # what dash and busybox pass, bash has always passed
 
-@pytest.fixture(params=[*SHELLS, "resident"])
+
+@pytest.fixture(params=[pytest.param(each, marks=SLOWER.get(each, ())) for each in (*SHELLS, "resident")])
 def far_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarSide]:
     """The helper in each shell in turn, and the quick way beside it. dash or bash is everywhere; the others are tested
     where they are installed.
