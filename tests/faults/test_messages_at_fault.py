@@ -95,8 +95,8 @@ def test_a_command_that_is_replayed_again_and_again_has_one_effect(plant: Plant,
     check(plant)
 
 
-def test_events_that_come_three_times_and_in_disorder_have_one_effect(plant: Plant, broker: str) -> None:
-    plant.configure(broker=broker, lease="10s")
+def test_events_that_come_three_times_and_in_disorder_have_one_effect(plant: Plant, either_broker: str) -> None:
+    plant.configure(broker=either_broker, lease="10s")
     plant.drop(4)
     queue = opened(plant)
     with crew(plant, *[each for each in CREW if each != "conductor"]) as processes:

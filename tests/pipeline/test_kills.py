@@ -12,7 +12,10 @@ import pytest
 from servers.house import NAME, House, hashes, wait_for
 
 
-@pytest.mark.parametrize("process", ["conductor", "ssh-exec", "sftp", "daemon", "ssh-exec-by-rabbitmq"])
+@pytest.mark.parametrize(
+    "process",
+    ["conductor", "ssh-exec", "sftp", "daemon", pytest.param("ssh-exec-by-rabbitmq", marks=pytest.mark.soak)],
+)
 def test_a_killed_process_loses_nothing_and_starts_nothing_twice(
     house: House, process: str, request: pytest.FixtureRequest
 ) -> None:
