@@ -71,10 +71,15 @@ class BandwidthWindow(Section):
 class HostLimits(Section):
     """What a host may be loaded with."""
 
-    connections: int = Field(2, ge=1, le=64, description="SSH connections at once, of each process.")
+    connections: int = Field(
+        6,
+        ge=1,
+        le=64,
+        description="SSH connections at once, of all processes of this machine; one that finds all taken still opens one.",
+    )
     bandwidth: Rate | tuple[BandwidthWindow, ...] | None = Field(
         None,
-        description="Bytes a second of all transfers of each process: 50MB/s; or a list of {from, to, rate}, "
+        description="Bytes a second of all transfers of this machine: 50MB/s; or a list of {from, to, rate}, "
         "of which the first that holds counts. Default: no limit.",
     )
     jobs: int = Field(8, ge=1, description="Runs at once, of all cases.")

@@ -12,6 +12,7 @@ from mqi_cli.errors import HostFault, HostRefused, NoShell, describe_os_error
 from mqi_cli.hosts.base import Completed, HostKey, Process, Resident
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
 from mqi_cli.hosts.resident import COMMAND, ResidentLost, ResidentSession, Unusable
+from mqi_cli.hosts.seats import Seats
 from mqi_cli.hosts.ssh_bulk import SshBulk
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
@@ -39,6 +40,7 @@ class SshHost:
             name,
             lambda: connect(name, config, self._known_hosts),
             limit=config.limits.connections,
+            seats=Seats(state_dir / "connections" / name, config.limits.connections),
             patience=max(config.connect_timeout, config.idle_timeout),
         )
         self._home: PurePosixPath | None = None

@@ -1,4 +1,8 @@
-"""The connections of one host, shared by a process: capped, opened one at a time, replaced after a failure."""
+"""The connections of one host, shared by a process: capped, opened one at a time, replaced after a failure.
+
+They are capped together with those of the machine's other processes; a process that finds all seats taken still opens one
+connection, so that none waits for another's work to end.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import TypeVar
 
 from mqi_cli.errors import HostError, HostFault, HostRefused, HostUnreachable
 from mqi_cli.hosts.resident import ResidentSession
+from mqi_cli.hosts.seats import Seat, Seats
 from mqi_cli.hosts.sftp_protocol import SftpLost
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh_channel import SshChannel
@@ -20,6 +25,8 @@ CHANNELS = 8  # of one connection; OpenSSH's MaxSessions is 10 unless the host's
 _REFUSAL_HOLDS = 5.0  # seconds
 _REFUSED_PAUSES = (0.02, 0.05, 0.1, 0.2)  # a channel that just ended still counts for a moment on the server's side
 _REFUSED_MOST = 5.0  # seconds; on a busy server that moment is long
+_UNUSED = 60.0  # seconds after which a connection beside another one is ended
+_SEAT_EVERY = 0.2  # seconds; another process does not tell that it gives a seat back
 
 Session = SftpSession | ResidentSession
 _S = TypeVar("_S", SftpSession, ResidentSession)
@@ -28,24 +35,35 @@ _S = TypeVar("_S", SftpSession, ResidentSession)
 @dataclass(eq=False)
 class _Shared:
     connection: SshConnection
+    seat: Seat | None  # None: the one that opens without
     most: int = CHANNELS
     busy: int = 0
     idle: list[Session] = field(default_factory=list)
+    used: float = field(default_factory=time.monotonic)
+
+    def end(self) -> None:
+        self.connection.close()
+        if self.seat is not None:
+            self.seat.free()
 
 
 class SshPool:
-    """Lends channels. `connect` opens one more connection; at most `limit` are open at once."""
+    """Lends channels. `connect` opens one more connection; at most `limit` are open at once, each with a seat."""
 
-    def __init__(self, name: str, connect: Callable[[], SshConnection], *, limit: int, patience: float) -> None:
+    def __init__(
+        self, name: str, connect: Callable[[], SshConnection], *, limit: int, seats: Seats, patience: float
+    ) -> None:
         self.name = name
         self._connect = connect
         self._limit = limit
+        self._seats = seats
         self._patience = patience  # seconds to wait for a channel when all are lent
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._shared: list[_Shared] = []
         self._outside = 0  # connections that the system's own client holds
         self._failed: tuple[float, HostError] | None = None
+        self._trimming: threading.Timer | None = None
 
     @contextlib.contextmanager
     def channel(self, request: Request) -> Iterator[tuple[SshConnection, SshChannel]]:
@@ -105,21 +123,18 @@ class SshPool:
         One is always left for the pool: bulk data takes long, and everything else must not wait for it.
         """
         with self._changed:
-            idle = next((each for each in self._living() if not each.busy), None)
-            total = len(self._shared) + self._outside
-            granted = self._outside + 1 < self._limit and (total < self._limit or idle is not None)
-            ended = idle if granted and total >= self._limit else None
-            if ended is not None:
-                self._shared.remove(ended)
-            self._outside += granted
+            seat, ended = self._outside_seat()
+            self._outside += seat is not None
         if ended is not None:
             ended.connection.close()
         try:
-            yield granted
+            yield seat is not None
         finally:
-            with self._changed:
-                self._outside -= granted
-                self._changed.notify_all()
+            if seat is not None:
+                seat.free()
+                with self._changed:
+                    self._outside -= 1
+                    self._changed.notify_all()
 
     @contextlib.contextmanager
     def knocking(self) -> Iterator[None]:
@@ -132,9 +147,25 @@ class SshPool:
         with self._changed:
             shared, self._shared = self._shared, []
             self._failed = None
+            if self._trimming is not None:
+                self._trimming.cancel()
+                self._trimming = None
             self._changed.notify_all()
         for each in shared:
-            each.connection.close()
+            each.end()
+
+    def _outside_seat(self) -> tuple[Seat | None, _Shared | None]:
+        """Find a seat for a connection outside: a free one, or that of a connection nobody uses, which then has to end."""
+        living = self._living()
+        if self._outside + 1 >= self._limit:
+            return None, None
+        if len(living) + self._outside < self._limit and (seat := self._seats.take()) is not None:
+            return seat, None
+        idle = next((each for each in living if not each.busy and each.seat is not None), None)
+        if idle is None or len(living) < 2:
+            return None, None
+        self._shared.remove(idle)
+        return idle.seat, idle
 
     def _lend_idle(self, kind: type[_S]) -> tuple[_Shared, _S] | None:
         with self._changed:
@@ -212,11 +243,14 @@ class SshPool:
                 best = min(self._living(), key=lambda each: each.busy, default=None)
                 if best is not None and not best.busy:
                     return self._count(best), False
-                if len(self._shared) + self._outside >= self._limit:
+                full = len(self._shared) + self._outside >= self._limit
+                if full or (best is not None and not self._seats.any_free()):
                     if best is not None and best.busy < best.most:
                         return self._count(best), False
-                    if not self._changed.wait(max(0.0, until - time.monotonic())):
+                    left = until - time.monotonic()
+                    if left <= 0:
                         raise HostUnreachable(f"host {self.name}: all its channels are in use", host=self.name)
+                    self._changed.wait(left if full else min(left, _SEAT_EVERY))
                     continue
             # A second connection while the first is at work: a long transfer must not hold up everything else.
             opened = self._add(entered)
@@ -224,7 +258,7 @@ class SshPool:
                 return opened, True
 
     def _add(self, entered: float) -> _Shared | None:
-        """Open one connection more, reserved for the caller. None when another thread was quicker."""
+        """Open one connection more, reserved for the caller. None when another thread, or process, was quicker."""
         with self._connecting:  # one log-in at a time: servers drop connections that come in a bunch
             with self._changed:
                 if len(self._shared) + self._outside >= self._limit or any(not each.busy for each in self._living()):
@@ -236,13 +270,19 @@ class SshPool:
                     refused = isinstance(failed, HostRefused) and time.monotonic() - at < _REFUSAL_HOLDS
                     if refused or at >= entered:
                         raise type(failed)(failed.message, host=failed.host, hint=failed.hint)
+                seat = self._seats.take()
+                if seat is None and self._living():
+                    return None
             try:
                 connection = self._connect()
-            except HostError as error:
-                self._failed = (time.monotonic(), error)
+            except BaseException as error:
+                if seat is not None:
+                    seat.free()
+                if isinstance(error, HostError):
+                    self._failed = (time.monotonic(), error)
                 raise
             with self._changed:
-                shared = self._count(_Shared(connection))
+                shared = self._count(_Shared(connection, seat))
                 self._shared.append(shared)
                 return shared
 
@@ -256,6 +296,8 @@ class SshPool:
         """Forget the connections that ended; return the others. The lock is held."""
         for each in [each for each in self._shared if not each.connection.alive]:
             self._shared.remove(each)
+            if each.seat is not None:
+                each.seat.free()
             # ends its threads; done elsewhere because it may wait for them
             threading.Thread(target=each.connection.close, name=f"ssh-end-{self.name}", daemon=True).start()
         return self._shared
@@ -263,9 +305,32 @@ class SshPool:
     def _give_back(self, shared: _Shared, session: Session | None = None) -> None:
         with self._changed:
             shared.busy -= 1
+            shared.used = time.monotonic()
             if session is not None:
                 shared.idle.append(session)
+            self._trim_later()
             self._changed.notify_all()
+
+    def _trim_later(self) -> None:
+        """End what nobody uses in a while: others may want its seat. The lock is held."""
+        if self._trimming is None and len(self._shared) > 1:
+            self._trimming = threading.Timer(_UNUSED, self._trim)
+            self._trimming.daemon = True
+            self._trimming.start()
+
+    def _trim(self) -> None:
+        with self._changed:
+            self._trimming = None
+            long_ago = time.monotonic() - _UNUSED
+            unused = [each for each in self._living() if not each.busy and each.used <= long_ago]
+            if len(unused) == len(self._shared):  # the one that stays, without a seat if there is one
+                unused.sort(key=lambda each: each.seat is None)
+                unused = unused[:-1]
+            for each in unused:
+                self._shared.remove(each)
+            self._trim_later()
+        for each in unused:
+            each.end()
 
 
 def _insist(connection: SshConnection) -> SshChannel:

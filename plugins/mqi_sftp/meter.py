@@ -42,7 +42,7 @@ class Meter:
         self.total = 0
         self.files = 0  # begun, or there before
         self.of_files = 0
-        self._pace = None if ctx is None else pace_of(ctx.host.name, ctx.host.config.limits.bandwidth)
+        self._pace = None if ctx is None else pace_of(ctx)
         self.moved = 0  # in this turn; `done` also counts what was there before
         self._elapsed = elapsed
         self._first_at: float | None = None

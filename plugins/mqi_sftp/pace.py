@@ -1,16 +1,20 @@
-"""Holds transfers back to the bandwidth that a host is allowed: one pace for all of a process's transfers of a host."""
+"""Holds transfers back to the bandwidth that a host is allowed: one pace for all transfers between this machine and it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from mqi_cli import StageContext
+from mqi_sftp.bookings import Bookings
 
 _BETWEEN = 5.0  # seconds between two pieces; a far side that hears nothing for minutes gives up
 _LEAST = 1024  # bytes
 _SLICE = 1.0  # seconds; a long wait shows life in between
-_PACES: dict[str, Pace] = {}
+_PACES: dict[Path, Pace] = {}
 _LOCK = threading.Lock()
 
 
@@ -21,16 +25,14 @@ class Pace:
         self,
         limit: Any,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        line: Bookings | None = None,
         minute: Callable[[], int] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.limit = limit
-        self._clock = clock
+        self.line = line or Bookings()
         self._minute = minute or _minute_of_day
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._free = 0.0  # when the bytes that were spent have had their time
 
     def rate(self) -> int | None:
         """Return the bytes a second that are allowed now; None for any number."""
@@ -53,20 +55,22 @@ class Pace:
         rate = self.rate()
         if rate is None or not count:
             return
-        with self._lock:
-            self._free = max(self._free, self._clock()) + count / rate
-            until = self._free
-        while (left := until - self._clock()) > 0:
+        until = self.line.book(count / rate)
+        while (left := until - self.line.clock()) > 0:
             self._sleep(min(left, _SLICE))
             alive()
 
 
-def pace_of(host: str, limit: Any) -> Pace:
-    """Return the pace that this process's transfers of a host share. A changed limit begins a new one."""
+def pace_of(ctx: StageContext) -> Pace:
+    """Return the pace that all transfers of the turn's host share. A changed limit begins a new one, on the same line."""
+    limit = ctx.host.config.limits.bandwidth
+    if limit is None:
+        return Pace(None)
+    place = ctx.data_dir / "bandwidth" / ctx.host.name
     with _LOCK:
-        pace = _PACES.get(host)
+        pace = _PACES.get(place)
         if pace is None or pace.limit != limit:
-            pace = _PACES[host] = Pace(limit)
+            pace = _PACES[place] = Pace(limit, line=pace.line if pace else Bookings(place))
         return pace
 
 

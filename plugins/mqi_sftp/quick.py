@@ -81,7 +81,7 @@ def _most_bytes(ctx: StageContext) -> int:
     """Return how much may go this way in a bearable time; less than nothing where the line has been too slow for it."""
     if ctx.facts.get("slow_line") or time.monotonic() < _SLOW.get(ctx.host.name, 0.0):
         return -1
-    rate = pace_of(ctx.host.name, ctx.host.config.limits.bandwidth).rate()
+    rate = pace_of(ctx).rate()
     return MOST_BYTES if rate is None else min(MOST_BYTES, int(rate * LONGEST))
 
 

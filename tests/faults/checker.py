@@ -30,7 +30,7 @@ TERMINAL = ("done", "cancelled", "held")
 # What may lie in the state directory after a stop. Anything else was forgotten.
 STATE_FILES = re.compile(
     r"(state|queue)\.db(-wal|-shm)?|state\.db\.replaced-.*|.*\.lock|daemon\.json|logs/[a-z-]+(-\d+)?\.log(\.\d+)?|backups/.*"
-    r"|plugins/.*|queue\.db\.bells?/?.*|bells/.*|known_hosts"
+    r"|plugins/.*|connections/[a-z]+\.\d+|queue\.db\.bells?/?.*|bells/.*|known_hosts"
 )
 NAMES = (PATIENT, ".ptn", ".plan")
 

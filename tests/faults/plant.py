@@ -10,13 +10,17 @@ import hashlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from mqi_cli.broker import QUEUE_FILE
 from mqi_cli.store import Store, open_store
 from servers.house import PATIENT, House, wait_for
 
@@ -228,6 +232,27 @@ class Crew:
         if number == signal.SIGKILL:
             self.running[name].wait(30)
 
+    def freeze(self, name: str) -> None:
+        """Stop one of them where it holds no lock on the embedded queue: one that does holds up all of this machine.
+
+        The daemon ends such a one (supervisor/test_supervisor); here is none.
+        """
+        queue = self._plant.state / QUEUE_FILE
+        for _ in range(50):
+            self.kill(name, signal.SIGSTOP)
+            wait_for(partial(_is_stopped, self.running[name].pid), f"{name} to be stopped", pause=0.005)
+            if not queue.exists():
+                return
+            with contextlib.closing(sqlite3.connect(queue, timeout=0.2, isolation_level=None)) as connection:
+                try:
+                    connection.execute("BEGIN EXCLUSIVE")
+                    connection.execute("ROLLBACK")
+                    return
+                except sqlite3.OperationalError:
+                    self.kill(name, signal.SIGCONT)
+                    time.sleep(0.01)
+        raise AssertionError(f"{name} always holds the queue")
+
     def end(self) -> dict[str, int]:
         """Ask all to end, the conductor last; return their exit codes."""
         wait_for(self._all_catch_the_signal, "each process to have come up", limit=30, stand=self._plant.stand)
@@ -281,3 +306,7 @@ def crew(plant: Plant, *names: str, before: str = "", **environment: str) -> Ite
 def without(directory: Path) -> None:
     """Remove a directory with all that is in it."""
     shutil.rmtree(directory)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -120,7 +120,7 @@ def test_the_only_worker_of_a_lane_is_frozen_beyond_the_heartbeats_and_goes_on(
     with crew(plant) as processes:
         plant.drop(2)
         plant.wait_starts(1)
-        processes.kill("ssh-exec", signal.SIGSTOP)
+        processes.freeze("ssh-exec")
         time.sleep(75)  # the broker gives a connection up after two heartbeats of 25 s
         processes.kill("ssh-exec", signal.SIGCONT)
         plant.drop(1)

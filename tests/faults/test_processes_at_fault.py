@@ -22,7 +22,7 @@ def test_a_worker_that_freezes_is_overtaken_and_its_late_report_changes_nothing(
             wait_for(lambda: list(plant.far.glob("*/*")), "the upload to begin", pause=0.01, stand=plant.stand)
         else:
             plant.wait_starts(1)
-        processes.kill(lane, signal.SIGSTOP)
+        processes.freeze(lane)
         frozen = processes.running.pop(lane)
         processes.start(lane)  # a new one in its place, as on another machine
         processes.running["frozen"] = frozen

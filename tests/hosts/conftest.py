@@ -15,6 +15,7 @@ from mqi_cli.hosts.base import Files, Host
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.sshd import OpenSSHServer
+from servers.proxy import TcpProxy
 
 
 @pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.sshd)])
@@ -59,6 +60,13 @@ def ssh_host(sshd: OpenSSHServer, tmp_path: Path) -> Iterator[Callable[..., SshH
     yield make
     for host in made:
         host.close()
+
+
+@pytest.fixture
+def proxy(sshd: OpenSSHServer) -> Iterator[TcpProxy]:
+    """Give a proxy before the shared server."""
+    with TcpProxy(sshd.port) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -31,12 +31,6 @@ SLACK = 4.0
 
 
 @pytest.fixture
-def proxy(sshd: OpenSSHServer) -> Iterator[TcpProxy]:
-    with TcpProxy(sshd.port) as opened:
-        yield opened
-
-
-@pytest.fixture
 def host(proxy: TcpProxy, ssh_host: MakeHost, tmp_path: Path) -> SshHost:
     """A host behind the proxy, quick to lose patience."""
     made = ssh_host(port=proxy.port, known_hosts=tmp_path / "known", idle_timeout=IDLE, connect_timeout=LOG_IN)

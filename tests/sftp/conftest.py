@@ -18,9 +18,12 @@ KINDS = ("local", "ssh", "sftp_only")
 
 
 @pytest.fixture
-def make_host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Host]]:
+def make_host(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Host]]:
     """Give a function that opens a host of a kind, closed at the end. Its base directory is the test's own."""
     opened: list[Host] = []
+    state = tmp_path_factory.mktemp("state")
 
     def make(kind: str, *, port: int | None = None, server: OpenSSHServer | None = None) -> Host:
         base = tmp_path / "far"
@@ -37,7 +40,7 @@ def make_host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
                 kind_, key = server.host_key_file.with_suffix(".pub").read_text().split()[:2]
                 known.write_text(f"[127.0.0.1]:{port} {kind_} {key}\n")
                 changes |= {"port": port, "known_hosts": known}
-            host = SshHost("far", server.host_section(**changes), tmp_path)
+            host = SshHost("far", server.host_section(**changes), state)
         opened.append(host)
         return host
 

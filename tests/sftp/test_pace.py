@@ -1,16 +1,23 @@
-"""The bandwidth that a host is allowed: by day and by night, shared by all transfers of a process."""
+"""The bandwidth that a host is allowed: by day and by night, shared by all transfers of this machine."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
+from mqi_cli import Clock as SystemClock
 from mqi_cli import Done, Host
 from mqi_cli.config.model import HostLimits
+from mqi_sftp.bookings import Bookings
 from mqi_sftp.pace import Pace, pace_of
 from mqi_sftp.verify import verify_upload
 from sftp.bench import Bench, fill
@@ -26,7 +33,7 @@ class Clock:
         self.minute = minute
 
     def pace(self, limit: object) -> Pace:
-        return Pace(limit, clock=lambda: self.at, minute=lambda: self.minute, sleep=self.sleep)
+        return Pace(limit, line=Bookings(clock=lambda: self.at), minute=lambda: self.minute, sleep=self.sleep)
 
     def sleep(self, seconds: float) -> None:
         assert seconds <= 1
@@ -77,15 +84,59 @@ def test_a_rate_that_is_none_is_refused(value: object) -> None:
         limit(value)
 
 
-def test_all_transfers_of_a_host_share_one_pace() -> None:
-    assert pace_of("one", 1000) is pace_of("one", 1000)
-    assert pace_of("one", 1000) is not pace_of("other", 1000)
-    assert pace_of("one", 2000).limit == 2000
+def test_all_transfers_of_a_host_share_one_pace_and_a_changed_limit_one_line(
+    tmp_path: Path, make_host: Callable[..., Host]
+) -> None:
+    bench = Bench(tmp_path, make_host("local"))
+
+    def limited(rate: int) -> Pace:
+        ctx = bench.context("upload")
+        config = ctx.host.config.model_copy(update={"limits": HostLimits(bandwidth=rate)})
+        return pace_of(SimpleNamespace(host=SimpleNamespace(name="far", config=config), data_dir=ctx.data_dir))  # type: ignore[arg-type]
+
+    pace = limited(1000)
+
+    assert limited(1000) is pace
+    assert limited(2000).limit == 2000
+    assert limited(1000).line is pace.line
+    assert pace_of(bench.context("upload")).rate() is None
+
+
+def test_processes_of_this_machine_share_the_bandwidth(tmp_path: Path) -> None:
+    text = (
+        "import sys; from pathlib import Path; from mqi_sftp.bookings import Bookings; from mqi_sftp.pace import Pace\n"
+        "pace = Pace(1_000_000, line=Bookings(Path(sys.argv[1])))\n"
+        "for _ in range(10): pace.spend(40_000, lambda: None)\n"
+    )
+    began = time.monotonic()
+    crowd = [subprocess.Popen([sys.executable, "-c", text, str(tmp_path / "far")]) for _ in range(3)]
+    assert [each.wait(30) for each in crowd] == [0, 0, 0]
+    assert time.monotonic() - began >= 1.2
+
+
+def test_bookings_of_another_boot_and_a_spoiled_file_do_not_count(tmp_path: Path) -> None:
+    place = tmp_path / "far"
+    before = Bookings(place, clock=lambda: 9e6)
+    before.book(5)
+    place.write_bytes(place.read_bytes().replace(SystemClock().boot_id().encode(), b"0" * 36))
+    assert Bookings(place, clock=lambda: 10.0).book(1) == 11
+
+    place.write_bytes(b"?")
+    assert Bookings(place, clock=lambda: 10.0).book(1) == 11
+    assert Bookings(place, clock=lambda: 10.0).book(1) == 12, "and it is whole again"
+
+
+def test_who_was_frozen_while_booking_and_a_place_that_cannot_be_written_hold_nobody_up(tmp_path: Path) -> None:
+    with (tmp_path / "far").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert Bookings(tmp_path / "far", clock=lambda: 10.0).book(1) == 11
+    (tmp_path / "file").touch()
+    assert Bookings(tmp_path / "file" / "far", clock=lambda: 10.0).book(1) == 11
 
 
 def test_a_transfer_keeps_to_the_host_s_bandwidth(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _host, _limit: clock.pace(limit("1MB/s")))
+    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _ctx: clock.pace(limit("1MB/s")))
     fill(bench.source, {"a": bytes(2_000_000)})
     fill(bench.outputs, {"a": bytes(1_000_000)})
 
@@ -99,7 +150,7 @@ def test_what_is_read_back_to_prove_it_keeps_to_the_bandwidth_too(
     tmp_path: Path, make_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _host, _limit: clock.pace(limit("1MB/s")))
+    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _ctx: clock.pace(limit("1MB/s")))
     bench = Bench(tmp_path, make_host("sftp_only"))
     fill(bench.source, {"a": bytes(2_000_000)})
 
@@ -126,7 +177,7 @@ def test_a_stream_at_a_low_rate_moves_such_pieces(ssh_bench: Bench, monkeypatch:
         longest = max(longest, slept)
 
     slept = 0.0
-    pace = Pace(limit("20kB/s"), clock=lambda: clock.at, sleep=sleep)
+    pace = Pace(limit("20kB/s"), line=Bookings(clock=lambda: clock.at), sleep=sleep)
     spend = pace.spend
 
     def spends(count: int, alive: Callable[[], None]) -> None:
@@ -135,7 +186,7 @@ def test_a_stream_at_a_low_rate_moves_such_pieces(ssh_bench: Bench, monkeypatch:
         spend(count, alive)
 
     monkeypatch.setattr(pace, "spend", spends)
-    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _host, _limit: pace)
+    monkeypatch.setattr("mqi_sftp.meter.pace_of", lambda _ctx: pace)
     fill(ssh_bench.source, {"a": os.urandom(5_000_000)})
     fill(ssh_bench.outputs, {"a": os.urandom(5_000_000)})
 
