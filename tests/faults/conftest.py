@@ -41,6 +41,14 @@ def either_broker(request: pytest.FixtureRequest, plant: Plant) -> str:
     return _section(request, plant)
 
 
+@pytest.fixture(
+    params=[pytest.param("embedded", marks=pytest.mark.soak), pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)]
+)
+def rabbitmq_first(request: pytest.FixtureRequest, plant: Plant) -> str:
+    """The same, for faults of messages: over the embedded queue in the soak only."""
+    return _section(request, plant)
+
+
 def _section(request: pytest.FixtureRequest, plant: Plant) -> str:
     if request.param == "embedded":
         return ""

@@ -58,6 +58,7 @@ def test_a_broker_that_is_away_at_the_start_and_dies_in_the_middle_is_told_and_w
     check(plant)
 
 
+@pytest.mark.soak  # broker/test_rabbitmq and broker/test_window have both for one process
 def test_queues_that_are_deleted_and_an_alarm_of_the_broker_cost_time_only(plant: Plant, node: RabbitNode) -> None:
     plant.configure(broker=plant.broker(node), seconds=1)
     prefix = plant.directory.name
@@ -123,7 +124,7 @@ def assert_the_broker_ends_who_holds_a_delivery(plant: Plant, node: RabbitNode) 
     connection.close()
 
 
-@pytest.mark.parametrize("what", ["password", "vhost"])
+@pytest.mark.parametrize("what", ["password", pytest.param("vhost", marks=pytest.mark.soak)])
 def test_a_broker_that_lets_us_not_in_is_told_with_what_mends_it_and_no_password(
     plant: Plant, node: RabbitNode, what: str
 ) -> None:

@@ -42,8 +42,8 @@ def opened(plant: Plant) -> Broker:
     return open_broker(load_config(plant.config, load_plugins()))
 
 
-def test_poison_is_put_aside_with_its_reason_and_the_rest_flows_on(plant: Plant, broker: str) -> None:
-    plant.configure(broker=broker)
+def test_poison_is_put_aside_with_its_reason_and_the_rest_flows_on(plant: Plant, rabbitmq_first: str) -> None:
+    plant.configure(broker=rabbitmq_first)
     plant.drop(1)
     queue = opened(plant)
     with crew(plant, *[each for each in CREW if each != "sftp"]) as processes:
@@ -76,9 +76,9 @@ def listed(plant: Plant) -> list[dict[str, str]]:
     return found
 
 
-def test_a_command_that_is_replayed_again_and_again_has_one_effect(plant: Plant, broker: str) -> None:
-    lane = "ssh-exec" if broker else "sftp"  # each lane once is enough: what is tried out is the message's way
-    plant.configure(broker=broker, seconds=0.5)
+def test_a_command_that_is_replayed_again_and_again_has_one_effect(plant: Plant, rabbitmq_first: str) -> None:
+    lane = "ssh-exec" if rabbitmq_first else "sftp"  # each lane once is enough: what is tried out is the message's way
+    plant.configure(broker=rabbitmq_first, seconds=0.5)
     plant.drop(1)
     queue = opened(plant)
     with crew(plant, *[each for each in CREW if each != lane]) as processes:

@@ -13,9 +13,11 @@ from mqi_cli.errors import EXIT_ALREADY_RUNNING
 from servers.house import wait_for
 
 
-def test_a_worker_that_freezes_is_overtaken_and_its_late_report_changes_nothing(plant: Plant, broker: str) -> None:
-    lane = "ssh-exec" if broker else "sftp"
-    plant.configure(broker=broker, seconds=2)
+def test_a_worker_that_freezes_is_overtaken_and_its_late_report_changes_nothing(
+    plant: Plant, rabbitmq_first: str
+) -> None:
+    lane = "ssh-exec" if rabbitmq_first else "sftp"
+    plant.configure(broker=rabbitmq_first, seconds=2)
     plant.drop(1, size=200_000 if lane == "sftp" else 2000)
     with crew(plant, *CREW) as processes:
         if lane == "sftp":

@@ -411,7 +411,7 @@ def _settings(examples: int, steps: int, *, fixed: bool) -> settings:
 class TestOverAList(OverAList.TestCase):  # type: ignore[misc,name-defined]
     """The same examples each time, few enough for every change."""
 
-    settings = _settings(30, 50, fixed=True)
+    settings = _settings(12, 50, fixed=True)
 
 
 @pytest.mark.timeout(600)

@@ -16,11 +16,10 @@ ARCHIVED = re.compile(r"c[a-z2-7]{10}\.json")
 @pytest.mark.parametrize(
     ("simulate", "outputs", "words"),
     [
-        ("false", '"dose/*.raw"', ("exit code 1",)),
         ("sh -c 'exit 3'", '"dose/*.raw"', ("exit code 3",)),
         ("echo Total execution time: 1 s", '"dose/*.raw"', ("output",)),
     ],
-    ids=["fails", "exit-code-3", "writes-no-output"],
+    ids=["exit-code-3", "writes-no-output"],
 )
 def test_a_run_that_fails_holds_the_case_and_why_tells_the_reason(
     house: House, simulate: str, outputs: str, words: tuple[str, ...]
