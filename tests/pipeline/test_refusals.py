@@ -30,12 +30,13 @@ def test_a_run_that_fails_holds_the_case_and_why_tells_the_reason(
         house.wait_state("held", "done")
         why = house.mqi("case", "why", NAME, code=None)
         again = house.mqi("daemon", "start", code=EXIT_ALREADY_RUNNING)
+        meanwhile = artefacts(house)
     assert house.cases()[0]["state"] == "held"
     assert "simulate" in why
     assert f"mqi exec logs {house.cases()[0]['key']} simulate" in why
     assert all(word in why for word in words), why
     assert "running" in again
-    names_nothing(house)
+    names_nothing(house, meanwhile)
 
 
 def test_a_host_whose_key_is_not_known_is_refused_with_what_to_do(house: House) -> None:
@@ -75,7 +76,8 @@ def test_no_name_of_a_case_or_file_is_in_logs_messages_or_remote_paths(house: Ho
     house.drop_case()
     with house.daemon():
         house.wait_state("done")
-    names_nothing(house)
+        meanwhile = artefacts(house)
+    names_nothing(house, meanwhile)
 
 
 def artefacts(house: House) -> dict[str, str]:
@@ -92,13 +94,12 @@ def artefacts(house: House) -> dict[str, str]:
     return found
 
 
-def names_nothing(house: House) -> None:
-    """Assert that nothing outside the state database tells whose case it was."""
-    logs = artefacts(house)
+def names_nothing(house: House, meanwhile: dict[str, str]) -> None:
+    """Assert that nothing outside the state database tells whose case it was, while the daemon ran and afterwards."""
     key = house.cases()[0]["key"]
-    assert [name for name, text in logs.items() if name.endswith(".log") and key in text]
-    assert [name for name, text in logs.items() if "queue" in name and key in text]
-    for name, text in logs.items():
+    assert [name for name, text in meanwhile.items() if name.endswith(".log") and key in text]
+    assert [name for name, text in meanwhile.items() if "queue" in name and key in text]
+    for name, text in [*meanwhile.items(), *artefacts(house).items()]:
         for secret in (PATIENT, STUDY, ".ptn", ".mgn", "PlanInfo"):
             assert secret not in text, f"{name} tells {secret}"
     remote = [str(each.relative_to(house.far)) for each in house.far.rglob("*") if "/input/" not in str(each)]
