@@ -10,10 +10,12 @@ from mqi_ssh_exec.helper import install
 
 MOST_ANSWER = 4 << 20
 _NO_SPACE = (b"No space left on device", b"Disk quota exceeded")
+NO_PATTERN = "no_pattern"  # a text to look for in a log
 _FAULTS = {
     "write": ("it can't write below base_dir", "look at base_dir's owner and mode"),
     "processes": ("it can't look at its processes", ""),
     "proc": ("it has no /proc", "runs need Linux"),
+    NO_PATTERN: ("its grep understands no such pattern", ""),
     "no_work": ("the run's work directory is gone", ""),
 }
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from mqi_cli import Batch, Call, Host, QueueState, Refusal, Scheduler
+from mqi_cli import Batch, Call, GiveUp, Host, QueueState, Refusal, Scheduler
 from mqi_ssh_exec import quick
-from mqi_ssh_exec.asking import HelperFault, ask, make, nonsense
+from mqi_ssh_exec.asking import NO_PATTERN, HelperFault, ask, make, nonsense
 from mqi_ssh_exec.helper_calls import (
     Order,
     Place,
@@ -143,8 +143,16 @@ class Job:
         return Outputs(tuple(Output(*each) for each in matched), ("stable", "1") in lines)
 
     def search(self, texts: Sequence[str]) -> list[bool]:
-        """Say of each text whether its log contains it."""
-        found = [value == "1" for name, value in self._lines("search", *texts) if name == "found"]
+        """Say of each text whether its log contains it. Raises `GiveUp` where the host's grep can't read one as a pattern."""
+        try:
+            found = [value == "1" for name, value in self._lines("search", *texts) if name == "found"]
+        except HelperFault as fault:
+            if fault.kind != NO_PATTERN:
+                raise
+            raise GiveUp(
+                f"its log can't be judged: grep on {self.host.name} understands no such pattern",
+                hint="log_must_contain and log_must_not_contain take extended regular expressions (POSIX) between slashes",
+            ) from fault
         if len(found) != len(texts):
             raise self._nonsense()
         return found

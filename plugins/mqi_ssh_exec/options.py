@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -76,7 +77,27 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[Annotated[str, AfterValidator(_one_line)], ...], BeforeValidator(_listed)]
+_NOT_EVERYWHERE = re.compile(r"(?:[^\\]|^)(?:\\\\)*\\([0-9A-Za-z<>`'])")
+
+
+def _text_or_pattern(value: str) -> str:
+    if len(value) < 3 or not value.startswith("/") or not value.endswith("/"):
+        return value
+    pattern = value[1:-1]
+    if found := _NOT_EVERYWHERE.search(pattern):
+        raise ValueError(
+            f"\\{found[1]} means something else from host to host; write [0-9], [[:space:]], [[:alnum:]_] or the like"
+        )
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_one_line), AfterValidator(_text_or_pattern)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 
 class RunOptions(StepOptions):
@@ -121,8 +142,12 @@ class RunOptions(StepOptions):
     outputs: tuple[Annotated[str, AfterValidator(_glob)], ...] = Field(
         (), description="Patterns below the work directory; each must match files, none of them empty."
     )
-    log_must_contain: Texts = Field((), description="Texts that must all be in the log of a run that went well.")
-    log_must_not_contain: Texts = Field((), description="Texts of which none may be in its log.")
+    log_must_contain: Texts = Field(
+        (),
+        description="Texts that must all be in the log of a run that went well; "
+        "one between slashes, /CUDA (error|failure)/, is an extended regular expression.",
+    )
+    log_must_not_contain: Texts = Field((), description="Likewise; none of them may be in its log.")
     progress: Annotated[str, AfterValidator(_progress)] | None = Field(
         None,
         description=r"A regular expression with two groups, done and total, that its log shows how far it is: 'batch (\d+) of (\d+)'.",

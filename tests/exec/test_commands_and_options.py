@@ -112,6 +112,8 @@ def options(**changes: Any) -> RunOptions:
         {"gpus": -1},
         {"log_must_contain": "two\nlines"},
         {"log_must_contain": ""},
+        {"log_must_contain": "/(/"},
+        {"log_must_not_contain": r"/batch \d+/"},
         {"environment": {"A B": "x"}},
         {"environment": {"MQI_JOB": "x"}},
         {"log_limit": "1kB"},
@@ -126,6 +128,10 @@ def test_options_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None
 def test_one_text_or_several_may_be_asked_of_the_log() -> None:
     assert options(log_must_contain="one").log_must_contain == ("one",)
     assert options(log_must_not_contain=["one", "two"]).log_must_not_contain == ("one", "two")
+    assert options(log_must_contain=[r"/a\.b[[:space:]]\\d/", r"\d"]).log_must_contain == (
+        r"/a\.b[[:space:]]\\d/",
+        r"\d",
+    )
 
 
 def check(*changes: dict[str, Any]) -> list[str]:

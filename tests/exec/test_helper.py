@@ -241,6 +241,11 @@ def test_a_large_log_is_kept_within_its_limit_with_its_beginning_and_end(far_sid
     kept = sum(each.stat().st_size for each in (far_side.records() / "log").iterdir())
     assert kept <= 1_200_000
     assert far_side.ask("search", "first line", "last line", "neither") == "found=1\nfound=1\nfound=0\nlog_cut=1\n"
+    assert (
+        far_side.ask("search", "/^first +line$/", "/(neither|nor)/", "/first line")
+        == "found=1\nfound=0\nfound=0\nlog_cut=1\n"
+    )
+    assert far_side.ask("line", "/l[aeiou]st/").startswith("line=")
     tail = far_side.ask("log", str(status.log_bytes - 10), "100")
     assert tail == f"from={status.log_bytes - 10}\n\nlast line\n"
     gap = far_side.ask("log", "900000", "5")

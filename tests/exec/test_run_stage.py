@@ -105,6 +105,19 @@ def test_the_log_must_not_contain_what_is_forbidden(bench: Bench) -> None:
     assert bench.log(ctx) == "CUDA error: Meier_Anna\n"
 
 
+def test_a_text_between_slashes_is_a_pattern_and_the_line_that_it_found_is_named(bench: Bench) -> None:
+    command = "echo well; echo; echo 'dose is NaN at 3'; echo 'took 12 s'"
+    assert bench.run(command, log_must_contain="/^took [0-9]+ s$/", log_must_not_contain=["/[Ee]rror|FATAL/", "/took"])
+    with pytest.raises(GiveUp, match=r"its log contains `/\(nan\|NaN\) at \[0-9\]/`") as caught:
+        bench.run(command, attempt=2, log_must_not_contain="/(nan|NaN) at [0-9]/")
+    assert caught.value.detail == "line 3: dose is NaN at 3"
+
+
+def test_a_pattern_that_the_host_can_not_read_ends_in_no_done(bench: Bench) -> None:
+    with pytest.raises(GiveUp, match="understands no such pattern"):
+        bench.run("echo well", log_must_not_contain="/(?=x)[[:nonsense:]]/")
+
+
 def test_a_log_with_parts_left_out_is_not_taken_for_a_clean_one(bench: Bench) -> None:
     flood = "echo bad; head -c 600000 /dev/zero"
     with pytest.raises(GiveUp, match="parts of its log were left out"):
