@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from exec.far_side import lines_of, until
 from exec.test_exec_commands import CommandLine
 from exec.turns import Bench
-from mqi_cli import Completed, GiveUp
+from mqi_cli import Completed, GiveUp, Host, Wait
+from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec.job_status import JobState
 from mqi_ssh_exec.lookout import Lookout, lookout_of
+from servers.proxy import TcpProxy
 
 RUNS = 5
+THREADS = 4  # of a worker
 
 
 class Counted:
@@ -56,6 +60,31 @@ def test_however_many_runs_there_are_one_call_looks_at_all_of_them(bench: Bench)
         clock[0] += 30.0
         assert look() == {JobState.RUNNING}
         assert len(host.calls) == turn + 1, "more than one call in an interval"
+
+
+@pytest.mark.sshd
+@pytest.mark.usefixtures("at_once")
+def test_fifty_runs_cost_a_host_no_more_connections_than_five(
+    tmp_path: Path, sshd: OpenSSHServer, open_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sshd.port) as proxy, ThreadPoolExecutor(THREADS) as threads:
+        bench = Bench(tmp_path, open_host("ssh", port=proxy.port))
+
+        def opened(first: int, last: int) -> int:
+            """Start runs and give each a second turn, as a worker's threads do; return how many connections that took."""
+            before = proxy.connections
+            contexts = [bench.context("sleep 60", name=f"step{number}", poll="30s") for number in range(first, last)]
+            for _ in range(2):
+                for outcome in threads.map(bench.turn, contexts):
+                    assert isinstance(outcome, Wait)
+            return proxy.connections - before
+
+        try:
+            few = opened(0, 5)
+            assert 1 <= few <= THREADS
+            assert opened(5, 50) <= THREADS - few, "threads share connections, runs have none"
+        finally:
+            bench.end_all()
 
 
 @pytest.mark.usefixtures("at_once")
