@@ -23,7 +23,7 @@ demo: .venv/installed
 
 test: .venv/installed-tools
 	tests/servers/install
-	$(PYTEST) -n 2 -m "not soak"
+	$(PYTEST) -n 3 -m "not soak"  # three on two cores: much of the time is waiting
 
 soak: .venv/installed-tools
 	tests/servers/install

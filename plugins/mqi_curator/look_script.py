@@ -41,8 +41,12 @@ for root in /dev/shm "${TMPDIR:-/tmp}"; do
   work=$(mktemp -d "$root/mqi-look.XXXXXX" 2>/dev/null) && break
 done
 [ -d "$work" ] || { echo "@mqi nowhere 1"; echo "@mqi end 0"; exit 0; }
-trap '[ "$keep" ] || rm -rf "$work"' EXIT
+trap '[ "$keep" ] || clear' EXIT
 trap 'end_query; exit 1' HUP INT PIPE TERM
+
+clear() { # the other half of a look that is broken off may be about to write its last file
+  rm -rf "$work" 2>/dev/null || { sleep 0.3 2>/dev/null || sleep 1; rm -rf "$work"; }
+}
 
 end_query() {
   [ -f "$work/pid" ] || return
