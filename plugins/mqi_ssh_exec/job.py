@@ -88,12 +88,17 @@ class Job:
         """
         self.lookout.forget(self.place)
         if self._program(order, PurePosixPath("/")) is None:
-            report, begun = quick.submit(self.host, self.place, order, wait=wait, outputs=outputs)
-            if report:
-                return self._read(report)
-            wait = 0 if begun else wait
-            return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait, outputs=outputs))
+            status = self._start(order, wait=wait, outputs=outputs)
+            self.lookout.learn(self.place, status)
+            return status
         return self._enqueue(order)
+
+    def _start(self, order: Order, *, wait: int, outputs: Sequence[str]) -> JobStatus:
+        report, begun = quick.submit(self.host, self.place, order, wait=wait, outputs=outputs)
+        if report:
+            return self._read(report)
+        wait = 0 if begun else wait
+        return self._report(lambda helper: submit_call(helper, self.place, order, wait=wait, outputs=outputs))
 
     def status(
         self, *, wait: int = 0, interval: Callable[[JobStatus], float] | None = None, tail: bool = False

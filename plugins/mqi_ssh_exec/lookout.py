@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from mqi_cli import Completed, Host, Queued, Scheduler
 from mqi_ssh_exec.asking import ask, make, nonsense
 from mqi_ssh_exec.helper_calls import Place, survey_call
-from mqi_ssh_exec.job_status import OVER, JobStatus, read_survey
+from mqi_ssh_exec.job_status import OVER, JobState, JobStatus, read_survey
 from mqi_ssh_exec.queue_view import QueueLook
 
 QUEUE_AGE = 5.0  # seconds; a queue is not asked more often, whatever is in doubt
 QUEUE_FORGET = 600.0  # seconds after which a tag that nobody asked for is left out
 NOT_FOUND = 127  # a shell's exit code
 _LONGEST = 160  # characters of what a queue's program wrote
-FORGET = 3.0  # intervals after which a run that nobody asked for is left out
+# A run that nobody asked for is left out after so many of its intervals, so many seconds, and so many for each run: the
+# more there are, the rarer their turns.
+FORGET, FORGET_LEAST, FORGET_EACH = 3.0, 60.0, 0.3
 MOST = 1000  # runs in one look
 
 
@@ -82,6 +84,16 @@ class Lookout:
         with self._lock:
             self._runs.pop(place, None)
 
+    def learn(self, place: Place, status: JobStatus) -> None:
+        """Take in what was heard of a run that was just begun: from now on looks for others' sake keep it up to date.
+
+        Else the next turn of each run would cost a look of its own.
+        """
+        if status.state is JobState.RUNNING:
+            with self._lock:
+                now = self._elapsed()
+                self._runs[place] = _Watched(asked_at=now, looked_at=now, status=status)
+
     def sent(self) -> None:
         """Take an older look at the queue for no word on what has just been put there."""
         self._sent_at = self._elapsed()
@@ -124,7 +136,7 @@ class Lookout:
     def _look(self, host: Host, wanted: Place) -> None:
         now = self._elapsed()
         for place, run in list(self._runs.items()):
-            if now - run.asked_at > FORGET * run.interval + 60.0:
+            if now - run.asked_at > FORGET * run.interval + FORGET_LEAST + FORGET_EACH * len(self._runs):
                 del self._runs[place]
         due = [each for each, run in self._runs.items() if each != wanted and now - run.looked_at >= run.interval / 2]
         places = [wanted, *due[: MOST - 1]]

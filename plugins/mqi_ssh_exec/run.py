@@ -31,7 +31,6 @@ QUEUED_PAUSE = 5.0
 FAULT_PAUSE = 60.0  # seconds until a host that answers oddly about a run is asked again
 OVERDUE = 60.0  # seconds after which a run that did not end itself at its limit is ended from here
 TURN_COST = 0.1  # seconds of pause for each run that this process looks after: turns cost more than looks
-LOOK_COST = 0.02  # seconds that a look may be old for each run that it brings: young runs ask for new ones all the time
 REQUEUED = "requeued"
 _GONE = "lost"  # why a run without its runner is ended
 _NOTHING_STARTED = frozenset({"write", "proc"})  # a submission that fails so has started nothing
@@ -59,8 +58,7 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
         job = job_of(ctx)
         status = JobStatus(JobState.NONE)
         if submitted:
-            oldest = len(job.lookout) * LOOK_COST
-            status = job.status(interval=lambda seen: max(pause_of(ctx, seen), oldest), tail=bool(ctx.options.progress))
+            status = job.status(interval=lambda seen: pause_of(ctx, seen), tail=bool(ctx.options.progress))
         if status.state in (JobState.NONE, JobState.CLAIMED):
             order = make_order(ctx)
             if not submitted:

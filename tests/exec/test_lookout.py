@@ -16,6 +16,7 @@ from mqi_cli import Completed, GiveUp, Host, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec.job_status import JobState
 from mqi_ssh_exec.lookout import Lookout, lookout_of
+from mqi_ssh_exec.run import make_order
 from servers.proxy import TcpProxy
 
 RUNS = 5
@@ -111,6 +112,37 @@ def test_a_run_that_was_young_when_it_was_last_asked_for_costs_no_look_of_its_ow
     look("young")
     assert not host.calls
     local_bench.end_all()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_run_that_has_just_begun_is_known_without_a_look(bench: Bench) -> None:
+    clock = [0.0]
+    lookout = Lookout(elapsed=lambda: clock[0])
+    host = Counted(bench.host)
+    places = []
+    for name in ("one", "two"):
+        ctx = bench.context("sleep 60", name=name)
+        status = bench.job(ctx).submit(make_order(ctx), wait=1)
+        assert status.state is JobState.RUNNING
+        places.append(bench.job(ctx).place)
+        lookout.learn(places[-1], status)
+
+    def look() -> set[JobState]:
+        return {lookout.status(host, place, interval=lambda seen: 1.0).state for place in places}
+
+    assert look() == {JobState.RUNNING} and not host.calls, "what the submission told was thrown away"
+    clock[0] += 1.0
+    assert look() == {JobState.RUNNING}
+    assert len(host.calls) == 1, "each young run asked for a look of its own"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_second_turn_of_a_run_asks_its_host_nothing(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = local_bench.context("sleep 60")
+    local_bench.drive_once(ctx)
+    with monkeypatch.context() as patch:
+        patch.setattr(local_bench.host, "run", None)
+        local_bench.drive_once(ctx)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -245,6 +245,7 @@ def test_a_run_of_a_machine_out_of_sight_is_waited_for_and_never_judged(bench: B
     text = records.read_text()
     lines = [line for line in text.splitlines() if not line.startswith(("boot=", "node="))]
     records.write_text("\n".join([*lines, "boot=other", "node=login2"]) + "\n")
+    bench.look_again(ctx)
     outcome = bench.turn(ctx)
     assert isinstance(outcome, Wait) and "login2" in outcome.note
     assert isinstance(bench.turn(ctx, cancel=True), Wait)
@@ -303,6 +304,7 @@ def test_a_fault_while_it_may_run_is_waited_for(local_bench: Bench, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(local_bench.host, "run", fail)
+        local_bench.look_again(ctx)
         assert local_bench.turn(ctx) == Wait(60.0, "permission denied")
         assert local_bench.turn(ctx, cancel=True) == Wait(60.0, "permission denied")
     local_bench.drive(ctx)

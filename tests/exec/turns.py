@@ -110,6 +110,11 @@ class Bench:
         ctx.turn += 1
         return outcome
 
+    def look_again(self, ctx: Context) -> None:
+        """Let the next turn ask the host, however fresh what is known may be."""
+        job = self.job(ctx)
+        job.lookout.forget(job.place)
+
     def drive(self, ctx: Context, *, cancel: bool = False, within: float = 30.0) -> tuple[Done, list[Wait]]:
         """Give turns until it is done; return that and what it waited for before. Raises what the stage raises."""
         waits: list[Wait] = []
