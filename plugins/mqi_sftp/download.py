@@ -35,7 +35,7 @@ from mqi_sftp.fetch import (
     plan_fetch,
     wait_for_room,
 )
-from mqi_sftp.in_place import is_in_place, looks_in_place, prove_here
+from mqi_sftp.in_place import check_replaceable, held_by_others, is_in_place, looks_in_place, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
@@ -87,23 +87,17 @@ def _wait_for_room(error: OSError) -> Wait:
 
 
 def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
-    """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
-    tools, else file by file.
-    """
     origin = find_origin(ctx)
     destination = find_destination(case, ctx)
     fence = Fence.parse(ctx.fence) or Fence(ctx.attempt, ctx.turn)
     landing = Landing(destination, case.key, ctx.step, ctx.part, fence)
     placed = Placed(ctx, case)
     landing.restore()  # whatever becomes of this turn
-    fetched = quick.download(ctx, origin, landing, meter)
-    if fetched is None and ctx.host.config.type != "local":
-        try:
-            fetched = DownStream(ctx, origin, landing, placed, meter).fetch()
-        except (NoShell, Unable) as error:
-            ctx.log.info("no stream from %s (%s): the files come over SFTP", ctx.host.name, error)
-    if fetched is None:
-        fetched = _by_files(ctx, origin, landing, placed, meter)
+    try:
+        fetched = _fetch(ctx, origin, landing, placed, meter)
+    except GiveUp:
+        landing.clear_empty()
+        raise
     if isinstance(fetched, Wait):
         return fetched
     proven = Proven.of(fetched)
@@ -116,8 +110,23 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
         prove_here(landing, proven, placed, meter)
         flushed.result()
     placed.add(proven.fingerprint)
-    landing.settle()
+    # looked at once more: hours may have gone by, and another case may have the same `to`
+    if not landing.settle(lambda place: check_replaceable(place, placed, meter)):
+        raise held_by_others()
     return proven
+
+
+def _fetch(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
+    """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
+    tools, else file by file.
+    """
+    fetched = quick.download(ctx, origin, landing, meter)
+    if fetched is None and ctx.host.config.type != "local":
+        try:
+            fetched = DownStream(ctx, origin, landing, placed, meter).fetch()
+        except (NoShell, Unable) as error:
+            ctx.log.info("no stream from %s (%s): the files come over SFTP", ctx.host.name, error)
+    return _by_files(ctx, origin, landing, placed, meter) if fetched is None else fetched
 
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:

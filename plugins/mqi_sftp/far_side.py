@@ -41,6 +41,7 @@ class FarSide:
         self._meter = meter
         self._limit = self._patience = limit  # seconds of silence; as long as hashing 256 MiB may take
         self._heard_at = time.monotonic()
+        self._waiting = False  # for the far side: while this side is at work, that has nothing to say
         self._reason: Exception | None = None
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, name=f"far-side-{host}", daemon=True)
@@ -95,6 +96,7 @@ class FarSide:
 
     def line(self) -> bytes:
         """Read one line without its end. Raises `HostFault` where the program ended instead."""
+        self._wait()
         line = self.process.stdout.readline(LONGEST_LINE)
         self._heard()
         if not line.endswith(b"\n"):
@@ -121,6 +123,7 @@ class FarSide:
 
     def send(self, data: bytes, *, now: bool = False) -> None:
         """Send bytes."""
+        self._wait()
         self.process.stdin.write(data)
         if now:
             self.process.stdin.flush()
@@ -128,12 +131,14 @@ class FarSide:
 
     def pass_on(self, source: IO[bytes], size: int) -> int:
         """Pass bytes of an open file on, at most so many; return how many, 0 at its end."""
+        self._wait()
         count = self.process.pass_on(source, size)
         self._heard()
         return count
 
     def take(self, buffer: memoryview) -> int:
         """Fill a buffer and return the bytes; fewer than it takes only where the program ended."""
+        self._wait()
         count: int = self.process.stdout.readinto(buffer)  # type: ignore[attr-defined]  # a buffered stream has it
         self._heard()
         return count
@@ -141,6 +146,7 @@ class FarSide:
     def says(self, word: str) -> bool:
         """Read what is to be one word; False when it is anything else, or the program ended."""
         expected = word.encode() + b"\n"
+        self._wait()
         line = self.process.stdout.readline(len(expected))
         self._heard()
         return line == expected
@@ -154,14 +160,13 @@ class FarSide:
 
     @contextmanager
     def patient(self, size: int) -> Iterator[None]:
-        """Wait longer while the far side hashes `size` bytes and says nothing."""
-        self._heard()
-        self._patience = self._limit * (1 + size / _BATCH)
+        """Wait longer while the far side hashes or copies `size` bytes and says nothing."""
+        more = self._limit * size / _BATCH
+        self._patience += more
         try:
             yield
         finally:
-            self._heard()
-            self._patience = self._limit
+            self._patience -= more
 
     def inventory(self) -> tuple[Tree, dict[str, str]]:
         """Read what a directory holds, and the hash of each file."""
@@ -222,7 +227,12 @@ class FarSide:
             hashes[path] = line[:64].decode("ascii", "replace")
         return hashes
 
+    def _wait(self) -> None:
+        self._heard_at = time.monotonic()
+        self._waiting = True
+
     def _heard(self) -> None:
+        self._waiting = False
         self._heard_at = time.monotonic()
 
     def _look(self) -> None:
@@ -231,7 +241,7 @@ class FarSide:
         while not self._ended.wait(min(_LOOK_EVERY, self._limit / 4)):
             now = time.monotonic()
             try:
-                if now - self._heard_at > self._patience:
+                if self._waiting and now - self._heard_at > self._patience:
                     raise HostFault(
                         f"host {self.host}: the far side of the stream says nothing any more", host=self.host
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory, survey
@@ -14,22 +15,31 @@ from mqi_sftp.tree import Tree
 
 def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Meter) -> bool:
     """Whether the destination holds the results already. Raises `GiveUp` when it holds what is not ours to replace."""
-    if not destination.is_symlink() and not destination.exists():
-        return False
+    found = _found(destination, meter)
+    if found and found != wanted.fingerprint and found not in placed.fingerprints():
+        raise held_by_others()
+    return found == wanted.fingerprint
+
+
+def check_replaceable(destination: Path, placed: Placed, meter: Meter) -> None:
+    """Raise `GiveUp` when the destination holds anything but what mqi put there for this case."""
+    found = _found(destination, meter)
+    if found and found not in placed.fingerprints():
+        raise held_by_others()
+
+
+def _found(destination: Path, meter: Meter) -> str:
+    """Return the fingerprint of what is there; empty for nothing, and for an empty directory."""
+    if not os.path.lexists(destination):
+        return ""
     if destination.is_symlink() or not destination.is_dir():
-        raise _held_by_others()
+        raise held_by_others()
     meter.begin("looking at what is in place")
     try:
         found = build_manifest(destination, read=meter.alive)
     except Unfit as problem:
-        raise _held_by_others() from problem
-    if found.fingerprint == wanted.fingerprint:
-        return True
-    if not found.files and not found.empty_dirs:
-        return False
-    if found.fingerprint in placed.fingerprints():
-        return False  # what an earlier run of this case left, as mqi put it there: the new results replace it
-    raise _held_by_others()
+        raise held_by_others() from problem
+    return found.fingerprint if found.files or found.empty_dirs else ""
 
 
 def looks_in_place(destination: Path, tree: Tree) -> bool:
@@ -43,7 +53,8 @@ def looks_in_place(destination: Path, tree: Tree) -> bool:
     }
 
 
-def _held_by_others() -> GiveUp:
+def held_by_others() -> GiveUp:
+    """Return the end for results whose place is taken."""
     return GiveUp(
         "the place for the results holds something else, which is left as it is",
         hint="move it away, or name another place in `to`; then: mqi case retry",

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
 
 
+# what a rename onto something says
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -217,19 +220,37 @@ class Landing:
                 mtime = whole_mtime(each.mtime_ns)
                 os.utime(self.results / each.path, (mtime, mtime))
 
-    def settle(self) -> None:
+    def settle(self, check: Callable[[Path], None]) -> bool:
         """Put the results in their place in one step; what is there is moved out of the way first, then removed.
 
-        Raises `FileExistsError` or another `OSError` when something came to be there that can't be moved.
+        `check` raises when that is not to be replaced. False when something came to be there in the last moment; it is
+        left, or put back.
         """
         for folder, _, _ in os.walk(self.results, topdown=False):
             Path(folder).chmod(DIRECTORY_MODE)
         sync_file_system(self.results)
-        if self.destination.exists():
-            self.destination.rename(self.path / "replaced")
-        self.results.rename(self.destination)
+        replaced = self.path / "replaced"
+        if os.path.lexists(self.destination):
+            seen = _marks(self.destination)
+            check(self.destination)
+            self.destination.rename(replaced)
+            if _marks(replaced) != seen:  # written to while it was looked at
+                replaced.rename(self.destination)
+                return False
+        try:
+            self.results.rename(self.destination)  # of all that may be there it replaces an empty directory only
+        except OSError as error:
+            if os.path.lexists(self.destination) and error.errno in _TAKEN:
+                return False
+            raise
         sync_directory(self.destination.parent)
         shutil.rmtree(self.path)
+        return True
+
+    def clear_empty(self) -> None:
+        """Remove the directory where nothing has come in: who names another place next would leave it behind."""
+        if self.results.exists() and self.empty:
+            shutil.rmtree(self.path)
 
     def _look(self) -> dict[Fence, Path]:
         pattern = re.compile(re.escape(self._prefix) + r"(\d+-\d+)\.part\Z")
@@ -257,6 +278,19 @@ def _noted(place: Path) -> tuple[str, int]:
         return (place / "name").read_text(encoding="utf-8"), (place / "file").stat().st_size
     except (OSError, UnicodeDecodeError):
         return "", 0
+
+
+def _marks(directory: Path) -> list[tuple[str, int, int, int, int]]:
+    """Say what lies below a directory, as far as its entries tell: whatever is written there changes it."""
+    itself = directory.lstat()
+    marks = [(".", 0, 0, itself.st_ino, itself.st_mode)]  # its times change when it is moved
+    for folder, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            info = path.lstat()
+            seen = (info.st_size, info.st_mtime_ns, info.st_ino, info.st_mode)
+            marks.append((str(path.relative_to(directory)), *seen))
+    return sorted(marks)
 
 
 def sync_file_system(path: Path) -> None:

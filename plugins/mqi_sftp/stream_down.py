@@ -195,7 +195,9 @@ class DownStream:
                 left -= len(data)
                 self._meter.alive()
             far.say(f"begin {length} {number}\n./{entry.path}")
-            if far.answer("begun") != digest.hexdigest():
+            with far.patient(length):
+                proven = far.answer("begun")
+            if proven != digest.hexdigest():
                 self._landing.forget_begun()
                 return None
             self._landing.note_file(prefix + entry.path)  # only now: a shorter copy must not take its origin's place

@@ -140,8 +140,9 @@ class UpStream:
         places: dict[str, Place] = {}
         if state in (INPUT, "found"):
             far.say("take")
-            while (state := far.state()) in (TAKEN, INPUT) and state not in places:
-                places[state] = far.inventory()
+            with far.patient(self._meter.total):  # where links can't be made it is copied
+                while (state := far.state()) in (TAKEN, INPUT) and state not in places:
+                    places[state] = far.inventory()
             if there:
                 places[INPUT] = there
         if state == "stale":
@@ -193,7 +194,8 @@ class UpStream:
         return Share(whole, tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
-        self._meter.keep(files=len(share.whole), size=sum(each.size for each in entries if each.path in share.whole))
+        kept = sum(each.size for each in entries if each.path in share.whole)
+        self._meter.keep(files=len(share.whole), size=kept)
         far.say("go")
         if dropped:
             far.say("drop", now=False)
@@ -210,15 +212,16 @@ class UpStream:
             *(far.host, far.way, far.hash_tool, proven.files, len(share.whole), len(share.begun)),
         )
         try:
-            for each, length, place in share.begun:
-                if self._append(far, each, length, place):
-                    sent.add(each.path)
-            far.say(f"stream {_at_once(proven)} {len(entries)}", now=False)
-            del files
-            self._stream(far, [each for each in entries if each.path not in sent])
-            check_at_rest(self._case, entries)
-            far.send(self._note(proven) + tar_stream.END)
-            far.process.stdin.close()
+            with far.patient(kept):  # it copies them first, and takes nothing meanwhile
+                for each, length, place in share.begun:
+                    if self._append(far, each, length, place):
+                        sent.add(each.path)
+                far.say(f"stream {_at_once(proven)} {len(entries)}", now=False)
+                del files
+                self._stream(far, [each for each in entries if each.path not in sent])
+                check_at_rest(self._case, entries)
+                far.send(self._note(proven) + tar_stream.END)
+                far.process.stdin.close()
         except HostFault as fault:
             raise far.failure() from fault
         except Stopping:
@@ -235,7 +238,9 @@ class UpStream:
         far.say(f"begin {length} {place}\n./{entry.path}")
         with WatchedSource(self._case.directory / entry.path) as source:
             source.skip(length, alive=self._meter.alive)
-            if far.answer("begun") != source.digest.hexdigest():
+            with far.patient(length):
+                begun = far.answer("begun")
+            if begun != source.digest.hexdigest():
                 far.say(f"forget -\n./{entry.path}")
                 return False
             self._meter.done += length

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mqi_sftp.download
 from mqi_cli import CaseRef, Done, GiveUp, HostError, HostFault, RetryLater, Wait, build_manifest
 from sftp.bench import (
     DOWNLOAD,
@@ -103,6 +105,51 @@ def test_other_content_in_the_way_is_left_as_it_is(bench: Bench) -> None:
         bench.download()
 
     assert contents(bench.destination) == {"thesis.txt": b"precious"}
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("function", ["prove_here", "check_replaceable"])
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_came_into_the_place_meanwhile_is_left_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, function: str
+) -> None:
+    fill(bench.outputs, RESULTS)
+    place = bench.destination
+    if function == "check_replaceable":  # with nothing in the way it is not asked
+        place.mkdir(parents=True)
+
+    def take_place() -> None:
+        if place.exists():
+            place.rmdir()
+        if kind == "directory":
+            fill(place, {"thesis.txt": b"precious"})
+        elif kind == "file":
+            place.write_bytes(b"precious")
+        else:
+            place.symlink_to("/etc")
+
+    real = getattr(mqi_sftp.download, function)
+
+    def then_take_place(*given: Any) -> None:
+        real(*given)
+        take_place()
+
+    with monkeypatch.context() as patch, pytest.raises(GiveUp, match="holds something else"):
+        patch.setattr(mqi_sftp.download, function, then_take_place)
+        bench.download()
+    if kind == "directory":
+        assert contents(place) == {"thesis.txt": b"precious"}
+    else:
+        assert place.is_symlink() or place.read_bytes() == b"precious"
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+
+    done = bench.download()
+
+    assert isinstance(done, Done)
+    assert contents(place) == contents(bench.outputs) and bench.leftovers() == []
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import random
+import shutil
 import subprocess
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,7 @@ from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
 from sftp.bench import (
     DOWNLOAD,
+    KEY,
     ODD_NAMES,
     UPLOAD,
     Bench,
@@ -469,6 +473,60 @@ def test_a_far_side_that_stalls_while_small_files_go_up_ends_in_time(
     else:
         assert isinstance(end, HostFault)
         assert "says nothing any more" in str(end)
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_while_this_side_reads_what_it_has_the_far_side_is_not_blamed_for_its_silence(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    files = {str(number): bytes([number]) * 1000 for number in range(4)}
+    ssh_bench.section = SftpSection(verify_timeout="1s")
+    if way == "up":
+        fill(ssh_bench.source, files | {"late": b"x"})
+        ssh_bench.case()
+        fill(ssh_bench.root / ".incoming-1-1", files)
+        for name in files:
+            shutil.copystat(ssh_bench.source / name, ssh_bench.root / ".incoming-1-1" / name)
+            (ssh_bench.root / ".incoming-1-1" / name).chmod(0o640)
+        module = "mqi_sftp.stream_up"
+    else:
+        fill(ssh_bench.outputs, files | {"late": b"x"})
+        landing = ssh_bench.destination.parent / f".mqi-{KEY}.download._.1-1.part"
+        fill(landing / "results", files)
+        module = "mqi_sftp.fetch"
+    slow = importlib.import_module(module).hash_file
+
+    def slowly(*given: Any, **more: Any) -> str:
+        time.sleep(0.6)
+        hashed: str = slow(*given, **more)
+        return hashed
+
+    monkeypatch.setattr(f"{module}.hash_file", slowly)
+    ssh_bench._turns = 1
+
+    done = ssh_bench.upload() if way == "up" else ssh_bench.download()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes" if way == "up" else "fetched_bytes"] == 1, "nothing of it was kept"
+
+
+def test_while_it_copies_what_it_has_the_far_side_may_be_silent_in_proportion(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_sftp.far_side._BATCH", 1 << 20)
+    fill(ssh_bench.source, {"large": bytes(5 << 20), "late": b"x"})
+    ssh_bench.section = SftpSection(verify_timeout="1s")
+    ssh_bench.upload()
+    fill(ssh_bench.source, {"late": bytes(16 << 20)})
+
+    def slow(program: str) -> str:
+        assert "xargs -0 -r cp -p" in program
+        return program.replace('( cd "$base" && xargs -0 -r cp -p', '( sleep 3; cd "$base" && xargs -0 -r cp -p')
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=slow))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 16 << 20
 
 
 # ---- hostile listings
