@@ -135,6 +135,9 @@ class StageContext(Protocol):
     def layout(self) -> RemoteLayout:
         """Where this case lies on the step's host. May connect, to learn the base directory."""
 
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        """Where the latest earlier revisions of the case lie, or lay, on the step's host, the newest first."""
+
     @property
     def fence(self) -> str:
         """Return `<attempt>-<turn>`, different for each call of this part: a name nobody else uses."""

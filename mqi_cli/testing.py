@@ -114,6 +114,11 @@ class KitContext:
         """Return where the case lies on the host."""
         return RemoteLayout(self.host.base_dir, self._case.key)
 
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        """Return none: what a test makes has but one revision."""
+        del case
+        return ()
+
     @property
     def fence(self) -> str:
         """Return `<attempt>-<turn>`."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mqi_cli.case import CaseRef
+from mqi_cli.case import CaseRef, derive_key
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.crash_points import crash_point
@@ -35,6 +35,7 @@ REFUSED_PAUSE = 300.0  # a host that refuses us needs a person; asking often get
 MAX_TRACEBACK = 8000
 MAX_DETAIL = 2000  # characters
 MAX_NOTE = 120  # characters
+FORMER_REVISIONS = 3  # in which a stage may look for what did not change
 
 Report = Callable[[EventKind, Facts], None]
 Show = Callable[[float, float, str, str], None]
@@ -81,6 +82,7 @@ class Turn:
         self.case_key = command.case
         self.owner = command.owner
         self._host_name = step.host
+        self._salt = config.key_salt
         self._data_dir = config.state_dir / "plugins" / plugin
         self._hosts = hosts
         self._report = report
@@ -112,6 +114,12 @@ class Turn:
     def layout(self) -> RemoteLayout:
         """Return where the case lies on the step's host."""
         return RemoteLayout(self.host.base_dir, self.case_key, self.owner)
+
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        """Return where the latest earlier revisions of the case lie, or lay, on the step's host, the newest first."""
+        revisions = range(case.revision - 1, max(0, case.revision - 1 - FORMER_REVISIONS), -1) if case.name else ()
+        keys = (derive_key(case.source, case.name, each, salt=self._salt) for each in revisions)
+        return [RemoteLayout(self.host.base_dir, key, self.owner) for key in keys]
 
     @property
     def fence(self) -> str:

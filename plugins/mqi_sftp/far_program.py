@@ -39,6 +39,7 @@ inventory() { ( cd "$1" && find . -mindepth 1 -printf '%y %m %s %T@ %p\n' && say
 """
 
 # $1 root of the case  $2 fence  $3 the fingerprint that the input shall have  $4 where mqi keeps its programs
+# $5... the inputs of earlier revisions, the newest first; the first that is there is copied from
 RECEIVE = (
     _COMMON
     + r"""
@@ -46,6 +47,9 @@ root=$1; fence=$2; wanted=$3; attempt=${2%-*}; turn=${2#*-}
 say 'mqi-far 1'
 agree "$4"
 mkdir -p "$root" && cd "$root" || { say 'failed mkdir'; exit 0; }
+home=$(pwd); former=
+shift 4
+for each; do [ -d "$each" ] && { former=$each; break; }; done
 say "hash $hash"
 room() { say "space $(stat -f -c '%a %S %c %d' .)"; }
 mine=.incoming-$fence; notes=.receiving-$fence; taken=.taken-$fence
@@ -62,6 +66,13 @@ look() { # for what turns left, up to this one
         old="$old $each"
     done
 }
+ours() { # whether it is a program of this kind at work on this case: its number may be another's by now
+    case $({ tr '\0' '\n' < "/proc/$1/cmdline"; } 2>/dev/null) in *"
+mqi-receive
+$root
+"*) return 0;; esac
+    return 1
+}
 add() { # what $1 holds and $2 lacks, then $1 is gone
     cp -aln "$1/." "$2/" 2>/dev/null || cp -an --reflink=auto "$1/." "$2/" 2>/dev/null
     rm -rf -- "$1"
@@ -70,7 +81,7 @@ take() { # all that turns left becomes one directory, and every path that an ear
     look; brought=
     for each in $old; do
         case $each in .incoming-*|.taken-*) brought="$brought $each"; continue;; esac
-        read -r pid 2>/dev/null < "$each/pid" && grep -qs mqi-receive "/proc/$pid/cmdline" && kill -9 "-$pid" 2>/dev/null
+        read -r pid 2>/dev/null < "$each/pid" && ours "$pid" && kill -9 "-$pid" 2>/dev/null
         rm -rf -- "$each"
     done
     # The newest first, and what a turn brought before what it took over: no file of that is shorter.
@@ -87,7 +98,7 @@ look; told=
 if [ -d input ] && grep -qs "\"fingerprint\": \"$wanted\"" .input.json; then
     room; say input; inventory input
     told=1
-elif [ -n "$old" ] || [ -d input ]; then
+elif [ -n "$old" ] || [ -d input ] || [ -n "$former" ]; then
     room; say found
 else
     room; say fresh
@@ -98,12 +109,13 @@ if [ "$answer" = take ]; then
     take; room
     [ -d "$taken" ] && { say taken; inventory "$taken"; }
     [ -z "$told" ] && [ -d input ] && { say input; inventory input; }
+    [ ! -d input ] && [ -n "$former" ] && { say former; inventory "$former"; }
     say all
     read -r answer || exit 0
 fi
 [ "$answer" = go ] || exit 0
 mkdir "$mine" "$notes" "$notes/kept" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
-from() { case $1 in input) base=input;; *) base=$taken;; esac; }
+from() { case $1 in input) base=input;; former) base=$former;; *) base=$taken;; esac; }
 while read -r answer size more; do
     case $answer in keep|kept|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
@@ -113,7 +125,7 @@ while read -r answer size more; do
     keep)
         head -c "$size" > "$notes/keep" || exit 0
         from "$more"
-        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "../$notes/kept" < "../$notes/keep" ) ||
+        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "$home/$notes/kept" < "$home/$notes/keep" ) ||
             { say 'failed cp'; exit 0; };;
     kept) mv -T "$notes/kept" "$mine" || { say 'failed mv'; exit 0; };;
     begin)
@@ -162,7 +174,9 @@ wait "$flushing" || { say 'failed sync'; exit 0; }
 sync -d "$notes/.input.sha256" "$notes/.input.json" || sync
 mv -f "$notes/.input.sha256" "$notes/.input.json" . || { say 'failed mv'; exit 0; }
 if [ -e input ]; then
-    mv -T input ".replaced-$fence" && mv -T "$mine" input || { say 'failed mv'; exit 0; }
+    mv -T input ".replaced-$fence" || { say 'failed mv'; exit 0; }
+    # what was taken over meanwhile leads nowhere, and what is there was published by who took it
+    mv -T "$mine" input || { mv -T ".replaced-$fence" input; say 'failed mv'; exit 0; }
 else
     mv -T "$mine" input || { say 'failed mv'; exit 0; }
 fi

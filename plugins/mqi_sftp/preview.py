@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from mqi_cli import CaseRef, Entry, Files, ManifestFile, NoShell, StageContext
@@ -17,8 +17,9 @@ from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
 from mqi_sftp.prove import hashed
 from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
-from mqi_sftp.source import read_source
+from mqi_sftp.source import Source, read_source
 from mqi_sftp.staging import Staging
+from mqi_sftp.stream_up import DATED_FROM
 from mqi_sftp.tree import walk
 from mqi_sftp.upload import proven_input
 
@@ -44,7 +45,9 @@ def preview_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None
     with ctx.host.files() as files:
         if proven_input(files, ctx, source.manifest.fingerprint, meter):
             return []
-        left, before = _there(files, ctx)
+        left, before = _there(files, case, ctx)
+        if _has_programs(ctx):
+            left, before = (_as_due(found, source) for found in (left, before))
         there, earlier = ([entry for entry, _ in found.values()] for found in (left, before))
         plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
         wrong = _disproved(ctx, left, plan.keep, meter) | _disproved(ctx, before, plan.copy, meter)
@@ -66,20 +69,33 @@ def compares_content(ctx: StageContext) -> bool:
     return ctx.host.config.type == "local" or _has_programs(ctx)
 
 
-def _there(files: Files, ctx: StageContext) -> tuple[_Found, _Found]:
+def _there(files: Files, case: CaseRef, ctx: StageContext) -> tuple[_Found, _Found]:
     """List what an upload goes on from: what earlier turns left, and the input of an earlier revision."""
-    if files.stat(ctx.layout.root) is None:
-        return {}, {}
     staging = Staging(files, ctx.layout, Fence(ctx.attempt, ctx.turn))
-    if _has_programs(ctx):  # a stream goes on from all of it, whatever the file server can
-        places, copies = staging.brought(), True
-    else:
-        newest = staging.newest()
-        places, copies = [newest] if newest else [], files.copies
+    programs = _has_programs(ctx)  # a stream goes on from all of it, whatever the file server can
     left: _Found = {}
-    for place in places:
-        left = _listed(files, place) | left
-    return left, _listed(files, ctx.layout.input) if copies and files.stat(ctx.layout.input) else {}
+    if files.stat(ctx.layout.root) is not None:
+        newest = None if programs else staging.newest()
+        for place in staging.brought() if programs else [newest] if newest else []:
+            left = _listed(files, place) | left
+    if programs or files.copies:
+        for place in (ctx.layout.input, *(each.input for each in ctx.former_layouts(case))):
+            if files.stat(place) is not None:
+                return left, _listed(files, place)
+    return left, {}
+
+
+def _as_due(found: _Found, source: Source) -> _Found:
+    """Have those count as whole that a stream hashes whatever their times are."""
+    sizes = {each.path: each.size for each in source.manifest.files if each.size >= DATED_FROM}
+
+    def due(entry: Entry) -> Entry:
+        if entry.is_dir or sizes.get(entry.path) != entry.size:
+            return entry
+        mark = source.marks[entry.path]
+        return replace(entry, mtime_ns=mark.mtime * 1_000_000_000, mode=mark.mode)
+
+    return {path: (due(entry), place) for path, (entry, place) in found.items()}
 
 
 def _listed(files: Files, place: PurePosixPath) -> _Found:

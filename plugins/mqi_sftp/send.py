@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mqi_cli import Copying, GiveUp, Host, ManifestFile, Sending
+from mqi_cli import Copying, Host, ManifestFile, RetryLater, Sending
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import DIRECTORY_MODE, OPEN_MODE, Mark, UploadPlan
 from mqi_sftp.prove import copy_beginning
@@ -22,11 +22,12 @@ class Sender:
     source: Path
     staging: Staging
     marks: Mapping[str, Mark]
+    earlier: PurePosixPath  # what is copied from
     meter: Meter
     timeout: float
 
     def carry_out(self, plan: UploadPlan) -> None:
-        """Make the staging directory hold what the plan says. Raises `GiveUp` when a file is not what was hashed."""
+        """Make the staging directory hold what the plan says. Raises `RetryLater` when a file is not what was hashed."""
         files, place = self.staging.files, self.staging.path
         for path in plan.drop_files:
             files.remove(place / path)
@@ -53,12 +54,12 @@ class Sender:
         files.set_times(target, mtime=mark.mtime, mode=mark.mode)
 
     def _copy_many(self, unchanged: Sequence[ManifestFile]) -> set[str]:
-        """Have files copied from the input that is there; return the paths of those that were."""
+        """Have files copied from the earlier input; return the paths of those that were."""
         staging = self.staging
         files = {staging.path / each.path: each for each in unchanged}
         copying = (
             Copying(
-                origin=staging.layout.input / each.path,
+                origin=self.earlier / each.path,
                 path=path,
                 size=each.size,
                 open_mode=OPEN_MODE,
@@ -96,10 +97,7 @@ class Sender:
 
     def _check(self, file: ManifestFile, source: WatchedSource) -> None:
         if source.digest.hexdigest() != file.sha256:
-            raise GiveUp(
-                "1 file of the source changed while it was sent",
-                hint="let the source come to rest and be scanned again, then: mqi case rerun",
-            )
+            raise RetryLater("the source is not at rest: a file changed while it was sent")
 
     def _continue_from(self, file: ManifestFile, length: int, source: WatchedSource) -> int:
         """Put a copy of the file's beginning in its place and return its length; 0 when it has to begin anew."""

@@ -12,13 +12,14 @@ leads nowhere; it may hold one file open still, which is why files without the m
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from mqi_cli import Entry, Files, HostFault, Manifest, RemoteLayout, RetryLater
+from mqi_cli import Entry, Files, HostError, HostFault, Manifest, RemoteLayout, RetryLater
 from mqi_sftp.plan import DIRECTORY_MODE, Fence, newest
 from mqi_sftp.tree import walk
 
@@ -35,6 +36,7 @@ class Staging:
     files: Files
     layout: RemoteLayout
     fence: Fence
+    former: Sequence[RemoteLayout] = ()  # of earlier revisions, the newest first
 
     @property
     def path(self) -> PurePosixPath:
@@ -77,11 +79,13 @@ class Staging:
                 found.append((fence, prefix == _INCOMING, name))
         return [self.layout.root / name for _, _, name in sorted(found, reverse=True)]
 
-    def earlier(self, *, alive: Callable[[], None] | None = None) -> list[Entry]:
-        """List the input of an earlier revision, where the host can copy from it."""
-        if not self.files.copies or self.files.stat(self.layout.input) is None:
-            return []
-        return list(walk(self.files, self.layout.input, alive=alive).entries)
+    def earlier(self, *, alive: Callable[[], None] | None = None) -> tuple[PurePosixPath, list[Entry]]:
+        """List the input that is to be replaced, or an earlier revision's, where the host can copy from it."""
+        if self.files.copies:
+            for place in (self.layout.input, *(each.input for each in self.former)):
+                if self.files.stat(place) is not None:
+                    return place, list(walk(self.files, place, alive=alive).entries)
+        return self.layout.input, []
 
     def clear(self) -> None:
         """Remove what earlier turns left, once the input is there. A later turn's directory is left alone."""
@@ -100,7 +104,12 @@ class Staging:
         except FileExistsError:
             aside = self.layout.root / f".replaced-{self.fence}"
             self.files.rename(self.layout.input, aside)
-            self.files.rename(self.path, self.layout.input)
+            try:
+                self.files.rename(self.path, self.layout.input)
+            except (HostError, OSError):  # taken over meanwhile: what was there was published by who took it
+                with contextlib.suppress(HostError, OSError):
+                    self.files.rename(aside, self.layout.input)
+                raise
             self.files.remove_tree(aside)
 
     def _look(self) -> tuple[dict[Fence, str], list[str]]:

@@ -54,7 +54,9 @@ from mqi_sftp.source import (
 from mqi_sftp.tree import Tree
 
 BULK = 4 << 20  # bytes from which on a connection of its own pays
-TAKEN, INPUT = "taken", "input"  # the places that files are copied from: what earlier turns left, an earlier revision
+# the places that files are copied from: what earlier turns left, an input that is to be replaced, an earlier revision's
+TAKEN, INPUT, FORMER = "taken", "input", "former"
+DATED_FROM = 256 << 10  # bytes from which on a file is not sent for its time alone: to set it takes two processes there
 _NOTE_MODE = 0o640
 _AT_ONCE = 12 << 20  # bytes that the far side hashes in one of several programs at once: worth its start
 _MOST_AT_ONCE = 1000
@@ -74,6 +76,7 @@ class Share:
     """Which files the far side has already, and how much of others it may have, and where."""
 
     whole: Mapping[str, str]  # each with the place that it is copied from
+    dated: tuple[Entry, ...]  # those of them whose time or mode is another one now
     begun: tuple[tuple[Entry, int, str], ...]
 
 
@@ -141,7 +144,7 @@ class UpStream:
         if state in (INPUT, "found"):
             far.say("take")
             with far.patient(self._meter.total):  # where links can't be made it is copied
-                while (state := far.state()) in (TAKEN, INPUT) and state not in places:
+                while (state := far.state()) in (TAKEN, INPUT, FORMER) and state not in places:
                     places[state] = far.inventory()
             if there:
                 places[INPUT] = there
@@ -155,7 +158,8 @@ class UpStream:
     def _far(self, *, bulk: bool | None) -> Iterator[FarSide]:
         layout, host = self._ctx.layout, self._ctx.host
         place = str(tool_dir(layout.base_dir))
-        argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), self._wanted, place]
+        former = [str(each.input) for each in self._ctx.former_layouts(self._case)]
+        argv = ["sh", "-c", RECEIVE, "mqi-receive", str(layout.root), str(self._fence), self._wanted, place, *former]
         more = {"doing": "receiving the stream", "limit": self._ctx.config.verify_timeout}
         with host.start(argv, bulk=bulk) as process, FarSide(host.name, process, self._meter, **more) as far:
             yield far
@@ -177,8 +181,9 @@ class UpStream:
         return self._hashes[entry.path]
 
     def _share(self, entries: list[Entry], places: Mapping[str, Place]) -> Share:
-        """Compare with what is there. What has the right size and time is hashed here too, then kept if it is equal."""
+        """Compare with what is there. What has the right size is hashed here too, then kept if it is equal."""
         whole: dict[str, str] = {}
+        dated: list[Entry] = []
         begun: dict[str, tuple[Entry, int, str]] = {}
         for place, (tree, hashes) in places.items():
             found = {each.path: each for each in tree.files}
@@ -186,12 +191,15 @@ class UpStream:
                 other = found.get(each.path)
                 if each.is_dir or other is None or each.path in whole:
                     continue
-                same = other.size == each.size and Mark.of(other) == Mark.due(each)
+                same_mark = Mark.of(other) == Mark.due(each)
+                same = other.size == each.size and (same_mark or each.size >= DATED_FROM)
                 if same and hashes.get(each.path) == (self._hashes.get(each.path) or self._hash(each)):
                     whole[each.path] = place
+                    if not same_mark:
+                        dated.append(each)
                 elif RESUME_FROM <= other.size < each.size:
                     begun.setdefault(each.path, (each, other.size - other.size % RESUME_FROM, place))
-        return Share(whole, tuple(each for path, each in begun.items() if path not in whole))
+        return Share(whole, tuple(dated), tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
         kept = sum(each.size for each in entries if each.path in share.whole)
@@ -204,6 +212,8 @@ class UpStream:
             far.say(f"keep {len(names)} {place}", now=False)
             far.send(names)
         far.say("kept", now=False)
+        for each in share.dated:
+            self._date(far, each)
         sent = set(share.whole)
         files = [each for each in entries if not each.is_dir]
         proven = Proven(len(files), sum(each.size for each in files), self._wanted)
@@ -246,9 +256,12 @@ class UpStream:
             self._meter.done += length
             far.say(f"append {entry.size - length}\n./{entry.path}", now=False)
             self._copy(far, source, entry.size - length)
-        mark = Mark.due(entry)
-        far.say(f"finish {mark.mtime} {mark.mode:o}\n./{entry.path}")
+        self._date(far, entry)
         return True
+
+    def _date(self, far: FarSide, entry: Entry) -> None:
+        mark = Mark.due(entry)
+        far.say(f"finish {mark.mtime} {mark.mode:o}\n./{entry.path}", now=False)
 
     def _stream(self, far: FarSide, entries: list[Entry]) -> None:
         prefix = f".incoming-{self._fence}/".encode()

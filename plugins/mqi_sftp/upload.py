@@ -83,7 +83,7 @@ def _by_files(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> M
     if not case.fingerprint and (there := _found_there(ctx, fence, source.manifest.fingerprint, meter)):
         return there
     with ctx.host.files(bulk=meter.total >= BULK) as files:
-        staging = Staging(files, ctx.layout, fence)
+        staging = Staging(files, ctx.layout, fence, ctx.former_layouts(case))
         staging.claim()
         _fill(ctx, staging, source, meter)
         staging.publish(source.manifest)
@@ -120,8 +120,8 @@ def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter
 
 def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> None:
     """Bring the staging directory to the manifest's content, and prove it."""
-    sender = Sender(ctx.host, source.directory, staging, source.marks, meter, ctx.config.verify_timeout)
-    earlier = staging.earlier(alive=meter.alive)
+    place, earlier = staging.earlier(alive=meter.alive)
+    sender = Sender(ctx.host, source.directory, staging, source.marks, place, meter, ctx.config.verify_timeout)
     wrong: frozenset[str] = frozenset()
     difference = Difference((), (), ())
     for _ in range(ROUNDS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -74,6 +74,9 @@ class Turn:
     @property
     def host(self) -> Host:
         raise AssertionError("the archive step has no host of its own")
+
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        return ()
 
     @property
     def layout(self) -> RemoteLayout:

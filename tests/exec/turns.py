@@ -62,6 +62,9 @@ class Context:
         self.host = bench.host
         self.scheduler = bench.scheduler
 
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        return ()
+
     @property
     def layout(self) -> RemoteLayout:
         return RemoteLayout(self.host.base_dir, KEY)

@@ -93,13 +93,18 @@ class Context:
         self.gpus: Sequence[Any] = ()
         self.data_dir = bench.directory / "data"
         self.host = host or bench.host
+        self.key = bench.key
+        self.former: Sequence[str] = bench.former
         self.told: list[float] = []
         self.on_progress: Callable[[float], None] = lambda _done: None
         self.stop: Callable[[], bool] = lambda: False
 
     @property
     def layout(self) -> RemoteLayout:
-        return RemoteLayout(self.host.base_dir, KEY)
+        return RemoteLayout(self.host.base_dir, self.key)
+
+    def former_layouts(self, case: CaseRef) -> Sequence[RemoteLayout]:
+        return [RemoteLayout(self.host.base_dir, key) for key in self.former]
 
     @property
     def fence(self) -> str:
@@ -125,7 +130,8 @@ class Bench:
     def __init__(self, directory: Path, host: Host) -> None:
         self.directory = directory
         self.host = host
-        self.root = Path(host.base_dir) / KEY  # the host's files lie on this machine
+        self.key = KEY
+        self.former: Sequence[str] = ()
         self.source = directory / "source" / "case"
         self.source.mkdir(parents=True, exist_ok=True)
         self.destination = directory / "results" / "case"
@@ -133,6 +139,16 @@ class Bench:
         self.section = SftpSection()
         self.origin = "dose"
         self._turns = 0
+
+    @property
+    def root(self) -> Path:
+        """What is the case's on the host; its files lie on this machine."""
+        return Path(self.host.base_dir) / self.key
+
+    def next_revision(self, key: str) -> None:
+        """From now on the case is its next revision, which has a key and a directory of its own."""
+        self.former = (self.key, *self.former)
+        self.key = key
 
     @property
     def input(self) -> Path:
@@ -161,7 +177,7 @@ class Bench:
         """Return the case as it is accepted now."""
         if fingerprint is None:
             fingerprint = build_manifest(self.source).fingerprint
-        return CaseRef(KEY, "case", 1, "source", self.source, fingerprint)
+        return CaseRef(self.key, "case", 1 + len(self.former), "source", self.source, fingerprint)
 
     def context(self, step: str, **more: Any) -> Context:
         """Return the context of the next turn."""

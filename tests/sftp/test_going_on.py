@@ -266,11 +266,11 @@ def test_a_turn_that_is_killed_while_it_publishes_a_new_revision_sends_nothing_a
     fill(ssh_bench.source, {f"{number}": bytes([number]) * 50_000 for number in range(30)})
     ssh_bench.upload()
     fill(ssh_bench.source, {"7": b"7" * 60_000})
-    at = 'mv -T input ".replaced-$fence" && ' if moved_away else "if [ -e input ]; then\n    mv -T input "
+    at = 'mv -T input ".replaced-$fence" || ' if moved_away else "if [ -e input ]; then\n    mv -T input "
 
     def killed(program: str) -> str:
         assert at in program
-        return program.replace(at, at + "kill -9 $$; " if moved_away else "kill -9 $$\n" + at)
+        return program.replace(at, at.replace("|| ", "&& kill -9 $$; true || ") if moved_away else "kill -9 $$\n" + at)
 
     with pytest.raises(HostError):
         ssh_bench.upload(host=HostThrough(ssh_bench.host, far=killed))

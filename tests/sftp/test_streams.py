@@ -7,6 +7,7 @@ import io
 import os
 import random
 import shutil
+import stat
 import subprocess
 import tarfile
 import threading
@@ -223,17 +224,84 @@ def test_the_hash_tool_is_agreed_on_once_and_the_other_one_does_as_well(ssh_benc
     assert "rm" not in remembered.read_text()
 
 
-def test_of_a_new_revision_only_what_changed_is_sent(bench: Bench) -> None:
-    fill(bench.source, sample_case() | {"large": bytes(range(256)) * 8192, "empty": b""}, empty=["hollow/er"])
+@pytest.mark.parametrize("keyed", ["anew", "as before"])
+def test_of_a_new_revision_only_what_changed_is_sent(bench: Bench, keyed: str) -> None:
+    large = bytes(range(256)) * 8192 * 3
+    fill(bench.source, sample_case() | {"large": large, "empty": b""}, empty=["hollow/er"])
     bench.upload()
+    before = bench.input
+    if keyed == "anew":  # as intake does it; a case that is uploaded again after a change has the same
+        bench.next_revision("cbbbbbbbbbb")
     fill(bench.source, {"late.txt": b"12345"})
+    moves = preview_upload(bench.case(), bench.context("upload"))
 
     done = bench.upload()
 
     assert isinstance(done, Done)
     assert done.facts["sent_bytes"] == 5
+    assert [each.path for each in moves if each.act == "send"] == ["late.txt"]
     assert contents(bench.input) == contents(bench.source)
     assert bench.leftovers() == []
+    if keyed == "anew":
+        assert (before / "large").read_bytes() == large, "an earlier revision is its own"
+        assert not (before / "late.txt").exists()
+
+
+def test_a_large_file_is_not_sent_again_for_its_time_alone(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large": bytes(range(256)) * 8192 * 3, "small": b"1"})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.source, {"late.txt": b"12345"})
+    for name in ("large", "small"):
+        os.utime(ssh_bench.source / name, (1_700_000_000, 1_700_000_000))
+    (ssh_bench.source / "large").chmod(0o755)
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload"))
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 6
+    assert sorted(each.path for each in moves if each.act == "send") == ["late.txt", "small"]
+    info = (ssh_bench.input / "large").stat()
+    assert (info.st_mtime, stat.S_IMODE(info.st_mode)) == (1_700_000_000, 0o750)
+
+
+class TakenOver(FilesThrough):
+    """A host on which somebody takes the staging directory away once the input has been moved aside."""
+
+    def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
+        self.inner.rename(source, target)
+        if target.name.startswith(".replaced-"):
+            self.inner.rename(target.parent / target.name.replace("replaced", "incoming"), target.parent / "later")
+
+
+def test_file_by_file_too_an_owner_that_wakes_while_it_publishes_leaves_what_is_there(local_bench: Bench) -> None:
+    fill(local_bench.source, {"large": b"1"})
+    local_bench.upload()
+    fill(local_bench.source, {"late": b"x"})
+
+    with pytest.raises(HostFault):
+        local_bench.upload(host=HostThrough(local_bench.host, TakenOver))
+
+    assert contents(local_bench.input) == {"large": b"1"}
+
+
+def test_an_owner_that_wakes_while_it_publishes_leaves_what_a_later_one_put_there(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    fill(ssh_bench.source, {"late": b"x"})
+
+    def taken_over(program: str) -> str:
+        at = 'mv -T "$mine" input || { mv -T'
+        assert at in program
+        return program.replace(at, 'mv -T "$mine" .later && ' + at)
+
+    with pytest.raises(HostError):
+        ssh_bench.upload(host=HostThrough(ssh_bench.host, far=taken_over))
+
+    assert (ssh_bench.input / "large").stat().st_size == 5 << 20, "there is no input any more"
+    ssh_bench.upload()
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
 
 
 def test_a_file_that_changed_without_another_size_or_time_is_sent_too(bench: Bench) -> None:

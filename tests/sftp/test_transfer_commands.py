@@ -97,6 +97,22 @@ def test_a_case_goes_there_and_its_results_come_back_by_hand(mqi: Mqi, tmp_path:
     assert ".ptn" not in logs
 
 
+def test_of_the_next_revision_of_a_case_only_what_changed_goes_there(mqi: Mqi, tmp_path: Path) -> None:
+    case = tmp_path / "in" / "Doe"
+    fill(case, {"large": bytes(range(256)) * 4096, "small": b"1"})
+    mqi("case", "add", str(case))
+    mqi("transfer", "upload", "Doe")
+    fill(case, {"late.txt": b"12345"})
+    mqi("case", "add", str(case))
+
+    would = json.loads(mqi("transfer", "upload", "Doe", "--dry-run", "--json"))
+    (sent,) = json.loads(mqi("transfer", "upload", "Doe", "--json"))
+
+    assert {each["path"]: each["act"] for each in would} == {"large": "keep", "small": "keep", "late.txt": "send"}
+    assert (sent["files"], sent["sent_bytes"]) == (3, 5)
+    assert len(list((tmp_path / "far").glob("*/input"))) == 2, "each revision has its own"
+
+
 ONE = Manifest((ManifestFile("a", 1, "1" * 64), ManifestFile("b", 1, "2" * 64)))
 OTHER = Manifest((ManifestFile("a", 1, "3" * 64), ManifestFile("c", 1, "2" * 64)))
 
