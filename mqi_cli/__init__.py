@@ -78,6 +78,7 @@ _FACE = {
     "Sending": "hosts.base",
     "Receiving": "hosts.base",
     "Space": "hosts.base",
+    "MAX_DEPTH": "manifest",
     "Entry": "manifest",
     "Manifest": "manifest",
     "ManifestFile": "manifest",
@@ -163,6 +164,7 @@ if TYPE_CHECKING:
     from mqi_cli.layout import RemoteLayout as RemoteLayout
     from mqi_cli.layout import key_of as key_of
     from mqi_cli.layout import tool_dir as tool_dir
+    from mqi_cli.manifest import MAX_DEPTH as MAX_DEPTH
     from mqi_cli.manifest import Entry as Entry
     from mqi_cli.manifest import Manifest as Manifest
     from mqi_cli.manifest import ManifestFile as ManifestFile

@@ -17,6 +17,7 @@ from pathlib import Path
 
 CHUNK = 1 << 20
 MAX_ENTRIES = 1_000_000
+MAX_DEPTH = 64  # names in a path
 
 
 class Unfit(ValueError):
@@ -145,6 +146,7 @@ def _walk(
     pending = [(directory, prefix)]
     while pending:
         folder, base = pending.pop()
+        depth = base.count("/") + 1
         try:
             items = list(os.scandir(folder))
         except FileNotFoundError:
@@ -158,7 +160,7 @@ def _walk(
                 info = item.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            problem = _problem(item.name, info)
+            problem = _problem(item.name, info, depth)
             if problem:
                 unfit.setdefault(problem, []).append(relative)
             elif stat.S_ISDIR(info.st_mode):
@@ -175,12 +177,14 @@ _ONE = {
     "special files (FIFO, socket or device)": "special file (FIFO, socket or device)",
     "symbolic links": "symbolic link",
     "unreadable directories": "unreadable directory",
+    f"directories nested deeper than {MAX_DEPTH}": f"directory nested deeper than {MAX_DEPTH}",
     # of a listing that a host gives
     "names of more than 255 bytes": "name of more than 255 bytes",
     "names that lead elsewhere": "name that leads elsewhere",
     "names that stand there twice": "name that stands there twice",
     "paths of more than 4096 bytes": "path of more than 4096 bytes",
     "sizes below zero": "size below zero",
+    "sizes that no file can have": "size that no file can have",
 }
 
 
@@ -191,7 +195,7 @@ def describe_unfit(counts: Mapping[str, int]) -> str:
     )
 
 
-def _problem(name: str, info: os.stat_result) -> str:
+def _problem(name: str, info: os.stat_result, depth: int) -> str:
     if stat.S_ISLNK(info.st_mode):
         return "symbolic links"
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
@@ -202,7 +206,8 @@ def _problem(name: str, info: os.stat_result) -> str:
         return "names that are not UTF-8"
     if any(ord(char) < 32 or ord(char) == 127 for char in name) or "\\" in name:
         return "names with control characters or backslashes"
-    return ""
+    # a host's listing is read no deeper either: what goes there could not be proven
+    return f"directories nested deeper than {MAX_DEPTH}" if stat.S_ISDIR(info.st_mode) and depth >= MAX_DEPTH else ""
 
 
 def snapshot(entries: list[Entry]) -> str:

@@ -186,6 +186,9 @@ class Files(Protocol):
     def set_times(self, path: PurePosixPath, *, mtime: float, mode: int | None = None) -> None:
         """Set the modification time (whole seconds) and the permission bits."""
 
+    def date_many(self, times: Iterable[tuple[PurePosixPath, int]]) -> None:
+        """Set modification times (whole seconds), several under way."""
+
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link. Nothing there is no error."""
 

@@ -203,6 +203,11 @@ class LocalFiles:
             if mode is not None:
                 Path(path).chmod(mode)
 
+    def date_many(self, times: Iterable[tuple[PurePosixPath, int]]) -> None:
+        """Set modification times."""
+        for path, mtime in times:
+            self.set_times(path, mtime=mtime)
+
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link."""
         with self._doing("removing a file"), contextlib.suppress(*_GONE):

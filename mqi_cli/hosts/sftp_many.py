@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from pathlib import PurePosixPath
 from typing import IO
 
 from mqi_cli.hosts import sftp_calls as calls
@@ -89,6 +90,12 @@ def copy_many(session: SftpSession, files: Iterable[Copying]) -> Iterator[Copyin
             yield copied.pop(position)
 
 
+def date_many(session: SftpSession, times: Iterable[tuple[PurePosixPath, int]]) -> None:
+    """Set modification times."""
+    for _ in run_jobs(session, ((0, _date(session, path, mtime)) for path, mtime in times)):
+        pass
+
+
 def read_many(session: SftpSession, files: Iterable[Receiving], got: Sent | None) -> Iterator[Receiving]:
     """Read whole files of known size; give each when its sink has all of it."""
     begun: dict[int, Receiving] = {}
@@ -134,6 +141,11 @@ def _write(session: SftpSession, file: Sending, sent: Sent | None) -> Job:
         raise SftpRefused(Status.FAILURE)
     marks = wire.pack_attributes(mtime=file.mtime, mode=file.mode)
     (yield session.send(Ask.SETSTAT, calls.pack_path(file.path) + marks)).expect(Answer.STATUS)
+
+
+def _date(session: SftpSession, path: PurePosixPath, mtime: int) -> Job:
+    mark = wire.pack_attributes(mtime=mtime)
+    (yield session.send(Ask.SETSTAT, calls.pack_path(path) + mark)).expect(Answer.STATUS)
 
 
 def _copy(session: SftpSession, file: Copying, done: Callable[[], None]) -> Job:

@@ -209,6 +209,11 @@ class SshFiles:
             attributes = wire.pack_attributes(mtime=int(mtime), mode=mode)
             self._session.ask(Ask.SETSTAT, calls.pack_path(path) + attributes).expect(Answer.STATUS)
 
+    def date_many(self, times: Iterable[tuple[PurePosixPath, int]]) -> None:
+        """Set modification times, up to 64 under way."""
+        with self._doing("setting a file's time"):
+            sftp_many.date_many(self._session, times)
+
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link."""
         with self._doing("removing a file"), calls.unless_gone():

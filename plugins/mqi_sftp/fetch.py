@@ -57,8 +57,8 @@ def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
     meter.begin("looking at what is here")
     try:
         entries = survey(landing.results)
-    except Unfit as problem:  # nothing of ours: begin anew
-        return FetchPlan((), manifest.files, problem.entries)
+    except Unfit:  # nothing of ours: begin anew
+        return FetchPlan((), manifest.files, tuple(each.name for each in landing.results.iterdir()))
     wanted = {each.path: each for each in manifest.files}
     directories = set(directories_of(manifest))
     keep, drop = [], []

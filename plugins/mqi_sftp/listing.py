@@ -5,8 +5,8 @@ from __future__ import annotations
 import stat
 from collections import Counter
 
-from mqi_cli import Entry, RemoteEntry
-from mqi_sftp.tree import LONGEST_PATH, MAX_DEPTH, Tree, problem_of
+from mqi_cli import MAX_DEPTH, Entry, RemoteEntry
+from mqi_sftp.tree import LONGEST_PATH, Tree, problem_of
 
 _LONGEST_MODE = 5  # octal digits
 _KINDS = {b"f": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}

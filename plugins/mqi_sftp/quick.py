@@ -79,14 +79,14 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
 
 def _most_bytes(ctx: StageContext) -> int:
     """Return how much may go this way in a bearable time; less than nothing where the line has been too slow for it."""
-    if ctx.facts.get("slow_line") or time.monotonic() < _SLOW.get(ctx.host.name, 0.0):
+    if ctx.facts.get("no_quick_way") or time.monotonic() < _SLOW.get(ctx.host.name, 0.0):
         return -1
     rate = pace_of(ctx).rate()
     return MOST_BYTES if rate is None else min(MOST_BYTES, int(rate * LONGEST))
 
 
 def _ask(ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, cold: bool = True) -> bytes | None:
-    """Ask the program there. Where no answer comes in time the next turn takes the stream, which goes on from what arrives."""
+    """Ask the program there. Where no answer comes the next turn takes the stream, which goes on from what arrives."""
     patience = PATIENCE + size / SLOWEST
     began = time.monotonic()
     try:
@@ -94,7 +94,7 @@ def _ask(ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, co
     except HostUnreachable:
         if time.monotonic() - began >= patience:
             _SLOW[ctx.host.name] = time.monotonic() + _FORGET
-            ctx.remember(slow_line=True)
+        ctx.remember(no_quick_way=True)
         raise
 
 

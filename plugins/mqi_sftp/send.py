@@ -42,7 +42,7 @@ class Sender:
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
         self.meter.begin_file(file.path)
-        with WatchedSource(self.source / file.path) as source:
+        with WatchedSource(self.source / file.path, file.size) as source:
             offset = self._continue_from(file, length, source) if length else 0
             if length and not offset:
                 files.remove(target)  # a new file: an earlier owner may hold this one open
@@ -86,7 +86,7 @@ class Sender:
 
             def source() -> WatchedSource:
                 self.meter.begin_file(file.path)
-                opened[path] = (file, WatchedSource(self.source / file.path))
+                opened[path] = (file, WatchedSource(self.source / file.path, file.size))
                 return opened[path][1]
 
             return Sending(path, file.size, source, OPEN_MODE, mark.mode, mark.mtime)

@@ -24,7 +24,7 @@ from mqi_cli import (
     unchanged,
 )
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Mark, Marks
+from mqi_sftp.plan import Mark, Marks, whole_mtime
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -34,18 +34,23 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """What the directory holds, proven, and each file's mark."""
+    """What the directory holds, proven, each file's mark, and the directories' times in seconds."""
 
     directory: Path
     manifest: Manifest
     marks: Mapping[str, Mark]
+    directories: Mapping[str, int]
 
 
 class WatchedSource(io.FileIO):
-    """A local file that is hashed as it is read, from its first byte on. Raises what `source_error` makes of an error."""
+    """A local file that is hashed as it is read, from its first byte on. Raises what `source_error` makes of an error.
 
-    def __init__(self, path: Path) -> None:
+    Of one that is to have `size` bytes no more than one beyond that is read: it may grow faster than it can be sent.
+    """
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
         self.digest = hashlib.sha256()
+        self._most = None if size is None else size + 1
         try:
             super().__init__(path, "rb")
         except OSError as error:
@@ -53,6 +58,9 @@ class WatchedSource(io.FileIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read and hash."""
+        if self._most is not None:
+            left = max(0, self._most - self.tell())
+            size = left if size is None or size < 0 else min(size, left)
         try:
             data = (super().readall() if size is None or size < 0 else super().read(size)) or b""
         except OSError as error:
@@ -138,6 +146,7 @@ def read_source(case: CaseRef, meter: Meter) -> Source:
             mark = Mark.due(each)
             times.append(mark.mtime)
             modes.append(mark.mode)
+    directories = {each.path: whole_mtime(each.mtime_ns) for each in entries if each.is_dir}
     meter.begin("reading the source")
     try:
         manifest = build_manifest(case.directory, entries=entries, read=meter.alive)
@@ -146,7 +155,7 @@ def read_source(case: CaseRef, meter: Meter) -> Source:
     except OSError as error:
         raise source_error(error) from error
     check_accepted(case, manifest)
-    return Source(case.directory, manifest, Marks(manifest, times, modes))
+    return Source(case.directory, manifest, Marks(manifest, times, modes), directories)
 
 
 def source_error(error: OSError) -> GiveUp | RetryLater:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from mqi_cli import Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
+from mqi_cli import MAX_DEPTH, Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
 
 MAX_ENTRIES = 1_000_000
-MAX_DEPTH = 64
 LONGEST_NAME = 255  # bytes, as Linux has it
 LONGEST_PATH = 4096
+LARGEST = (1 << 63) - 1  # bytes, as Linux has it
 MAX_CHARACTERS = 128 << 20  # of all paths
 MAX_UNFIT = 1000  # paths that are kept of what can't be moved; all of it is counted
 
@@ -189,6 +189,8 @@ def problem_of(item: RemoteEntry, name: str, depth: int) -> str:
         return f"names of more than {LONGEST_NAME} bytes"
     if item.size < 0:
         return "sizes below zero"
+    if item.size > LARGEST:
+        return "sizes that no file can have"
     if not (item.is_dir or item.is_file):
         return "symbolic links" if stat.S_ISLNK(item.mode) else "special files (FIFO, socket or device)"
     # the same rule as for what goes up: such names can't be written in a checksum file as they are

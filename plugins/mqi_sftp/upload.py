@@ -137,6 +137,9 @@ def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> 
         del plan
         difference = prove(ctx, staging, source.manifest, meter)
         if not difference:
+            # now that nothing more comes into them
+            files = staging.files
+            files.date_many((staging.path / path, mtime) for path, mtime in source.directories.items())
             return
         wrong = frozenset(difference.changed)
         ctx.log.warning("after sending, of %d files: %s", len(source.manifest.files), difference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,15 @@ def add_odd_name(case: Path) -> str:
     return "it holds 1 name that is not UTF-8"
 
 
-@pytest.mark.parametrize("spoil", [add_link_loop, add_link_to_outside, add_fifo, add_odd_name])
+def add_what_no_host_is_read_for(case: Path) -> str:
+    (case / "/".join(["d"] * 64)).mkdir(parents=True)
+    return "it holds 1 directory nested deeper than 64"
+
+
+SPOILS = [add_link_loop, add_link_to_outside, add_fifo, add_odd_name, add_what_no_host_is_read_for]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 def test_what_no_case_may_hold_is_said_once_and_the_others_go_on(world: Any, spoil: Any) -> None:
     world.write("bad/a")
     world.write("good/a")
@@ -49,7 +58,9 @@ def test_what_no_case_may_hold_is_said_once_and_the_others_go_on(world: Any, spo
     assert second["good"].fingerprint
     assert world.look(after=100) == []
     for path in (world.incoming / "bad").iterdir():
-        if path.name != "a":
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != "a":
             path.unlink()
     assert not by_name(world.look(after=10))["bad"].problem
     assert by_name(world.look(after=30))["bad"].fingerprint

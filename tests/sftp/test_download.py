@@ -152,6 +152,18 @@ def test_what_came_into_the_place_meanwhile_is_left_as_it_is(
     assert contents(place) == contents(bench.outputs) and bench.leftovers() == []
 
 
+def test_what_is_not_ours_among_what_an_earlier_turn_left_is_begun_anew(bench: Bench) -> None:
+    fill(bench.outputs, RESULTS)
+    left = bench.destination.parent / f".mqi-{KEY}.download._.1-1.part" / "results"
+    fill(left, {"dose_1.raw": RESULTS["dose_1.raw"], "log/run.txt": b"other"})
+    (left / "link").symlink_to("/etc/passwd")
+
+    done = bench.download(turn=2)
+
+    assert isinstance(done, Done)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
 def test_a_file_or_a_link_in_the_way_is_left_as_it_is(local_bench: Bench, kind: str) -> None:
     fill(local_bench.outputs, RESULTS)

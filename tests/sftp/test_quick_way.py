@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from mqi_cli import Done, GiveUp, HostError, HostUnreachable, RetryLater
+from mqi_cli import Done, GiveUp, Host, HostError, HostUnreachable, RetryLater
+from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import far_small, quick
+from servers.proxy import TcpProxy
 from sftp.bench import ODD_NAMES, UPLOAD, Bench, HostThrough, contents, fill, remove
 
 
@@ -137,6 +140,30 @@ def test_a_line_that_is_too_slow_for_one_request_gets_the_stream_the_next_time(
     later = ssh_bench.context("upload", host=slow)
     later.facts = ctx.facts
     assert isinstance(UPLOAD.run(ssh_bench.case(), later), Done), "another one remembers it for the case"
+
+
+def test_a_line_that_breaks_in_it_again_and_again_is_got_over(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.source, {str(number): random.Random(number).randbytes(65_000) for number in range(60)})
+        bench.host.run(["true"])
+        proxy.delay(0.02)  # what lies in the system's buffers at a reset is lost
+        facts: dict[str, Any] = {}
+        for _ in range(8):
+            proxy.cut_after(up=1_500_000)
+            ctx = bench.context("upload")
+            ctx.facts = facts
+            try:
+                done = UPLOAD.run(bench.case(), ctx)
+            except HostUnreachable:
+                facts = ctx.facts
+                continue
+            break
+        else:
+            raise AssertionError("nothing of it was kept")
+    assert isinstance(done, Done) and contents(bench.input) == contents(bench.source)
 
 
 def test_what_the_bandwidth_would_stretch_takes_the_stream(ssh_bench: Bench) -> None:

@@ -622,6 +622,7 @@ def test_while_it_copies_what_it_has_the_far_side_may_be_silent_in_proportion(
         (b"f 644 1 0 ./" + "é".encode() * 128, "names of more than 255 bytes"),
         (b"f 644 1 0 ./" + b"/".join([b"n" * 250] * 17), "paths of more than 4096 bytes"),
         (b"f 644 -5 0 ./x", "sizes below zero"),
+        (b"f 644 " + b"9" * 400 + b" 0 ./x", "sizes that no file can have"),
         (b"f " + b"6" * 9000 + b" 1 0 ./x", "control characters"),
     ],
 )

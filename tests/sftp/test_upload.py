@@ -68,7 +68,10 @@ def test_times_come_along_and_a_program_stays_one_but_gets_no_further_rights(ben
     fill(bench.source, {"program.sh": b"#!/bin/sh\n", "data": b"1"})
     (bench.source / "program.sh").chmod(0o4777)
     (bench.source / "data").chmod(0o606)
+    (bench.source / "sub" / "hollow").mkdir(parents=True)
     os.utime(bench.source / "program.sh", (1_600_000_000, 1_600_000_000))
+    for name in ("sub/hollow", "sub"):
+        os.utime(bench.source / name, (1_500_000_000, 1_500_000_000))
 
     bench.upload()
 
@@ -76,6 +79,7 @@ def test_times_come_along_and_a_program_stays_one_but_gets_no_further_rights(ben
     assert found.st_mtime == 1_600_000_000
     assert found.st_mode & 0o7777 == 0o750
     assert (bench.input / "data").stat().st_mode & 0o7777 == 0o640
+    assert [(bench.input / each).stat().st_mtime for each in ("sub", "sub/hollow")] == [1_500_000_000] * 2
 
 
 def test_an_upload_that_is_done_is_proven_again_and_sends_nothing(bench: Bench) -> None:
