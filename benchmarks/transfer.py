@@ -44,6 +44,7 @@ SETS = {
     "mixed": "1 x 256 MiB and 1,000 x 1 KB",
     "deep": "400 files 40 levels deep",
     "many": "100,000 x 100 B",
+    "named": "100,000 x 100 B, names as DICOM has them",
 }
 JUDGED = ("case", "slices", "small", "large")
 PEERS = ("mqi", "sftp", "scp", "lftp", "rclone", "tar")
@@ -71,6 +72,10 @@ def make_set(name: str, place: Path) -> None:
         sizes = [("large.raw", 1 << 28), *((f"tiny/{number:04d}", 1000) for number in range(1000))]
     elif name == "deep":
         sizes = [("/".join(f"l{level}" for level in range(40)) + f"/f{number}", 2000) for number in range(400)]
+    elif name == "named":
+        uid = "1.2.826.0.1.3680043.8.498.20250424014403"
+        names = ((f"{number % 100:02d}", f"{number:05d}") for number in range(100_000))
+        sizes = [(f"{uid}/{uid}.{series}/CT.{uid}.{series}.4711.{number}.dcm", 100) for series, number in names]
     else:
         sizes = [(f"d{number % 100:02d}/n{number:05d}", 100) for number in range(100_000)]
     for path, size in sizes:

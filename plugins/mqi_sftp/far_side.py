@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -215,15 +216,21 @@ class FarSide:
     def hashes(self, tree: Tree) -> dict[str, str]:
         """Read the hash of each file of a tree."""
         with self.patient(tree.size):
-            return self.named_hashes(len(tree.entries))
+            return self.named_hashes(len(tree.entries), [each.path for each in tree.entries])
 
-    def named_hashes(self, most: int) -> dict[str, str]:
-        """Read hashes with their paths. Raises `HostFault` where there are more than so many."""
+    def named_hashes(self, most: int, paths: Sequence[str] = ()) -> dict[str, str]:
+        """Read hashes with their paths. Raises `HostFault` where there are more than so many.
+
+        Of `paths`, sorted ones, those that come are given as they are: no text is held twice.
+        """
         hashes: dict[str, str] = {}
         for line in self.lines(most + 1):
             if line == b"end":
                 break
             path = line[66:].removeprefix(b"./").decode("utf-8", "surrogateescape")
+            at = bisect_left(paths, path)
+            if at < len(paths) and paths[at] == path:
+                path = paths[at]
             hashes[path] = line[:64].decode("ascii", "replace")
         return hashes
 
