@@ -5,7 +5,8 @@ that `mqi-job` reports, ends and adopts what was started here. It starts only wh
 to `mqi-job`, with nothing done. See there for what each record means.
 
 That nothing of a run is left is proven by its parentage: the runner is the one to whom orphans of its descendants are
-given (`PR_SET_CHILD_SUBREAPER`), so as long as one lives, it has a child.
+given (`PR_SET_CHILD_SUBREAPER`), so as long as one lives, it has a child. Once the runner is dead, the mark and the session
+that it has written down tell, as they do for `mqi-job`.
 """
 
 import contextlib
@@ -98,6 +99,11 @@ def carries(pid: bytes, mark: bytes) -> bool:
 def lives(pid: bytes) -> bool:
     """Whether a process runs, and is not only waiting to be collected."""
     return stat_of(pid)[0] not in (b"Z", b"X")
+
+
+def boot_id() -> bytes:
+    """Return what tells this boot of the machine from others."""
+    return read(b"/proc/sys/kernel/random/boot_id").strip()
 
 
 def adopt_orphans() -> None:
@@ -343,7 +349,7 @@ class Runner:
             (b"pid", b"%d" % os.getpid()),
             (b"group", mine[2]),
             (b"start", mine[19]),
-            (b"boot", read(b"/proc/sys/kernel/random/boot_id").strip()),
+            (b"boot", boot_id()),
             (b"space", os.readlink(b"/proc/self/ns/pid")),
             (b"node", read(b"/proc/sys/kernel/hostname").strip()),
             (b"at", b"%d" % time.time()),
@@ -374,9 +380,10 @@ class Runner:
         log = Log(run.job + b"/log", run.log_limit)
         self.keep = log.add
         self.output, write = os.pipe()
+        mine = os.getpid()
         self.child = os.fork()
         if not self.child:
-            self.become_command(write)
+            self.become_command(write, mine)
         os.close(write)
         self.ends_at = time.monotonic() + run.limit if run.limit else 0.0
         while not self.ended():
@@ -398,12 +405,15 @@ class Runner:
             with contextlib.suppress(OSError, IndexError, ValueError):
                 self.reason = read(run.job + b"/kill").split()[1].decode("ascii")
 
-    def become_command(self, write: int) -> None:
+    def become_command(self, write: int, runner: int) -> None:
         """Turn into the command."""
         run = self.job_of
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
+            self.write_session(runner)
+            if os.getppid() != runner:
+                return  # who found it dead and no session written down may have taken the run for lost
             for each in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(each, signal.SIG_DFL)  # Python ignores them
             os.chdir(run.work)
@@ -417,6 +427,17 @@ class Runner:
             os.execve(b"/bin/sh", [b"sh", run.job + b"/command"], environment)  # noqa: S606
         finally:
             os._exit(127)
+
+    def write_session(self, runner: int) -> None:
+        """Write down the session that the command runs in; where there is no space, once there is."""
+        space = os.readlink(b"/proc/self/ns/pid")
+        record = b"%d %s %s %s\n" % (os.getpid(), stat_of(b"self")[19], boot_id(), space)
+        while os.getppid() == runner and os.path.isdir(self.job_of.job):
+            try:
+                self.job_of.write(b"session", record)
+                break
+            except OSError:
+                time.sleep(1)
 
     def ended(self) -> bool:
         """Whether the command has ended; collects whatever has."""
