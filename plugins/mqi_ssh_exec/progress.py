@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mqi_ssh_exec.job import Job
 from mqi_ssh_exec.job_status import JobStatus
 
+_LINE_END = re.compile(r"\r+\n")  # `$` would not see it
 _TAIL = 16 * 1024  # bytes of the log's end in which the newest mark is looked for
 
 
@@ -31,7 +32,7 @@ def check_progress(pattern: str) -> str:
 def read_progress(pattern: str, text: str) -> Progress | None:
     """Return what the newest match in a text says; None where there is none that makes sense."""
     newest = None
-    for found in re.finditer(pattern, text):
+    for found in re.finditer(pattern, _LINE_END.sub("\n", text)):
         try:
             done, total = (float(value) for value in found.groups())
         except (TypeError, ValueError):  # a group that took no part, or no number

@@ -252,6 +252,14 @@ def test_a_large_log_is_kept_within_its_limit_with_its_beginning_and_end(far_sid
     assert int(gap.partition("\n")[0].removeprefix("from=")) > 29_000_000
 
 
+def test_a_line_that_ends_in_a_carriage_return_is_matched_without_it(far_side: FarSide) -> None:
+    far_side.submit(r"printf 'first\r\n50 %%\rbad thing\r\nbad thing\r\nworse\r\r\n\r\n\000zero\r\nlast\r'", wait=10)
+    patterns = ["/^bad thing$/", "/^worse$/", "/^$/", "/zero$/", "/^last$/", "/^[^x]bad/", "/%.bad thing$/", "/^.{4}$/"]
+    answer = far_side.ask("search", *patterns, "/\r$/", "/^50 %$/", "thing\r", "bad thing")
+    assert answer.split() == [f"found={each}" for each in (1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1)] + ["log_cut=0"]
+    assert far_side.ask("line", "/^bad thing$/").rstrip() == "line=3 bad thing"
+
+
 def test_a_log_is_read_while_it_is_written(far_side: FarSide) -> None:
     far_side.submit("printf one; sleep 300")
     until(lambda: far_side.status().log_bytes == 3)

@@ -36,6 +36,10 @@ def test_the_newest_mark_that_makes_sense_counts(text: str, found: Progress | No
     assert read_progress(BATCHES, text) == found
 
 
+def test_a_line_ends_before_its_carriage_return() -> None:
+    assert read_progress(rf"(?m)^{BATCHES}$", "batch 1 of 40\r\nbatch 2 of 40\r\r\nend\r\n") == Progress(2, 40)
+
+
 def test_numbers_with_a_point_count_and_groups_that_are_no_numbers_do_not() -> None:
     assert read_progress(r"(\S+) / (\S+) s", "1.5 / 6.0 s\nx / 6.0 s") == Progress(1.5, 6.0)
     assert read_progress(r"a(\d+)|b(\d+)", "a1 b2") is None
