@@ -302,6 +302,19 @@ def test_outputs_are_counted_whatever_their_names(far_side: FarSide) -> None:
     assert not (work / "gotcha").exists()
 
 
+def test_links_that_lead_nowhere_are_passed_over_wherever_they_sort(far_side: FarSide) -> None:
+    far_side.submit("exit 0", wait=5)
+    work = far_side.work()
+    (work / "dose").mkdir()
+    for name in ("a.raw", "c.raw", "dose/a.raw", "alone.txt"):
+        (work / name).symlink_to("/nowhere")
+    (work / "b.raw").write_text("12345")
+    (work / "dose" / "b.raw").write_text("123")
+    answer = far_side.ask("outputs", "0", "*.raw", "dose/*", "dose", "*.txt", "a.raw", "*")
+    counted = ["output=1 0 5", "output=1 0 3", "output=1 0 3", "output=0 0 0", "output=0 0 0", "output=2 0 8"]
+    assert answer.splitlines() == ["stable=1", *counted]
+
+
 def test_outputs_that_still_change_are_not_stable(far_side: FarSide) -> None:
     far_side.submit("exit 0", wait=5)
     grow = subprocess.Popen(["sh", "-c", f"while sleep 0.05; do echo x >>{far_side.work()}/grows; done"])

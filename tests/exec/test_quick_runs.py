@@ -48,6 +48,15 @@ def test_a_run_ends_with_one_answer_and_its_outputs(side: QuickSide) -> None:
     assert (by_helper.code, by_helper.pid, by_helper.log_bytes) == (status.code, status.pid, status.log_bytes)
 
 
+def test_links_that_lead_nowhere_are_passed_over_either_way(side: QuickSide) -> None:
+    order = side.order("mkdir dose; ln -s /nowhere a.raw; ln -s /nowhere dose/a; echo 1 >b.raw; echo 22 >dose/b")
+    outputs = ("*.raw", "a.raw", "dose", "dose/*", "*")
+    status = read_report(side.quickly(order, attempt=1, wait=10, outputs=outputs).decode())
+    assert status.matched == ((1, 0, 2), (0, 0, 0), (1, 0, 3), (1, 0, 3), (2, 0, 5))
+    by_helper = side.ask("outputs", "0", *outputs).splitlines()[1:]
+    assert by_helper == ["output={} {} {}".format(*each) for each in status.matched]
+
+
 def test_a_command_finds_the_same_surroundings_either_way(side: QuickSide, tmp_path: Path) -> None:
     quickly = side.submit(SURROUNDINGS, wait=10)
     by_shell = FarSide.submit(side, SURROUNDINGS, attempt=2, wait=10)
