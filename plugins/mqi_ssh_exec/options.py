@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from mqi_cli import Duration, Section, Size, Step, StepOptions
 from mqi_ssh_exec.command import check_command, check_quoting, groups_named, steps_named, uses
+from mqi_ssh_exec.extra_lines import problem_of
 from mqi_ssh_exec.for_each import ForEachOption, check_for_each
 from mqi_ssh_exec.progress import check_progress
 
@@ -19,8 +20,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BASE_DIR = re.compile(r"[A-Za-z0-9._/~@%+=:,-]+\Z")
 _WORD = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._,@-]*)?\Z")
 _FOR_QUEUES = ("cpus", "memory", "partition", "account", "extra", "queue_limit")
-# options that make other than one job, or put it where `squeue`, `sacct` and `scancel` don't look
-_NOT_ONE_JOB = re.compile(r"-(?:a|M)|--(?:arr|clu|wra|requ|test-)|hetjob\b|packjob\b")
 _OURS = ("MQI_JOB", "MQI_RUNNER")  # the marks by which a run's processes are found
 
 
@@ -210,8 +209,8 @@ def _check_queue(options: RunOptions, host: Any) -> list[str]:
     if host.leases_gpus:
         set_ = [key for key in _FOR_QUEUES if getattr(options, key)]
         return [f"`{key}`: host {options.host} has no queue that could see to it (`scheduler: slurm`)" for key in set_]
-    if refused := [line for line in options.extra if _NOT_ONE_JOB.match(line.strip())]:
-        return [f"`extra`: {line.split()[0]}: a run is one job of the host's own cluster" for line in refused]
+    if refused := [problem for line in options.extra if (problem := problem_of(line))]:
+        return [f"`extra`: {problem}" for problem in refused]
     if uses(options.command, "gpu_ids", "gpu_uuids"):
         return [f"`command`: the queue of {options.host} picks the GPUs; the run finds them in $CUDA_VISIBLE_DEVICES"]
     return []

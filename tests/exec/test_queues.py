@@ -318,12 +318,71 @@ def test_config_check_knows_what_needs_a_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["--array=1-3", "-a 1-3", "--clusters=other", "-Mother", "--wrap=true", "hetjob", "--requeue", "--test-only"],
+    ("line", "option"),
+    [
+        ("--array=1-3", "--array"),
+        ("--array 1-3", "--array"),
+        ("--ar=1-3", "--array (--ar)"),
+        ("-a 1-3", "--array (-a)"),
+        ("-a0-3", "--array (-a0-3)"),
+        ("-Ha1-3", "--array (-Ha1-3)"),
+        ("--nice=7 --array=1-3", "--array"),
+        ("  --nice 7\t-a1-3", "--array (-a1-3)"),
+        ("--comment='x y' \"--array\"=1-3", "--array"),
+        ("--comment=it\\'s --arr\\ay=1-3", "--array"),
+        ("--comment='it\\'s' -QOa1", "--array (-QOa1)"),
+        ("--clusters=other", "--clusters"),
+        ("--cluster other", "--clusters (--cluster)"),
+        ("--cl=other", "--clusters (--cl)"),
+        ("--cluster-constraint=x", "--cluster-constraint"),
+        ("-Mother", "--clusters (-Mother)"),
+        ("-p gpu -sM other", "--clusters (-sM)"),
+        ("--wait", "--wait"),
+        ("--wai", "--wait (--wai)"),
+        ("-W", "--wait (-W)"),
+        ("-HW", "--wait (-HW)"),
+        ("--wrap=true", "--wrap"),
+        ("--requeue", "--requeue"),
+        ("--hold --req", "--requeue (--req)"),
+        ("--test-only", "--test-only"),
+        ("--nice --version", "--version"),
+        ("hetjob", "hetjob"),
+        ("--nice=7 HetJob", "HetJob"),
+        ("--comment='my packjob'", "packjob"),
+    ],
 )
-def test_what_would_make_other_than_one_job_is_refused(line: str) -> None:
-    assert check("slurm", extra=[line]) == [f"`extra`: {line.split()[0]}: a run is one job of the host's own cluster"]
-    assert check("slurm", extra=["--constraint=a100", "--account=x", "-A x", "--mail-type=END"]) == []
+def test_what_would_make_other_than_one_job_is_refused_however_it_is_written(line: str, option: str) -> None:
+    (problem,) = check("slurm", extra=["--nice=3", line])
+    assert problem.startswith(f"`extra`: {option} in `{line}`: a run is one job")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--constraint=a100",
+        "--account=x",
+        "-A x",
+        "-Aarray",
+        "-pM",
+        "--mail-type=END",
+        '--comment="see -a"',
+        "--comment='--array=1-3 --wait'",
+        "--comment see\\ -a",
+        "--nice=-5",
+        "--nice=7 # not --array=1-3",
+        "--wait-all-nodes=1",
+        "--wckey=a",
+        "--no-requeue",
+        "--hold -H -O -vv",
+        "--reservation=a --time-min=1:00",
+    ],
+)
+def test_what_only_looks_like_it_is_passed_on(line: str) -> None:
+    assert check("slurm", extra=[line]) == []
+
+
+def test_a_quotation_that_is_not_closed_is_refused() -> None:
+    assert check("slurm", extra=["--comment='see"]) == ["`extra`: `--comment='see`: a quotation mark is not closed"]
 
 
 def test_the_words_of_slurmstepd_tell_a_job_that_took_too_much_memory() -> None:
