@@ -72,10 +72,13 @@ class Claims:
         with self._store.reading():
             case = self._conductor.case(identity)
             chosen = self._choose(case, stage, step)
-            names = self._part_names(case, chosen)
-            if not part and len(names) > 1:
-                raise UsageError(f"step {chosen.name} has the parts 1 to {len(names)}", hint="name one with --part")
-            name = named_part(self._store, case, chosen.name, part) if part else names[0] if names else ""
+            if part:
+                name = named_part(self._store, case, chosen.name, part)
+            else:
+                names = self._part_names(case, chosen)
+                if len(names) > 1:
+                    raise UsageError(f"step {chosen.name} has the parts 1 to {len(names)}", hint="name one with --part")
+                name = names[0] if names else ""
             found = self._store.parts.latest(case.id, chosen.name, name)
             if found is None:
                 raise UsageError(f"{chosen.name} of this case has not begun", hint=f"mqi case why {case.key}")
@@ -172,10 +175,13 @@ class Claims:
 
 def named_part(store: Store, case: CaseRow, step: str, wanted: str) -> str:
     """Return the name of the part that an operator means. Raises `UsageError` when there is none."""
+    name = wanted.strip().lstrip("0") or "0"
+    known = store.parts.latest(case.id, step, name)
+    if known is not None and known.current and not known.plan:  # without reading hundreds of others
+        return name
     names = [part.part for part in counted(store.parts.of_step(case.id, step)) if part.part]
     if not names:
         raise UsageError(f"step {step} of this case has no parts", hint=f"mqi case show {case.key}")
-    name = wanted.strip().lstrip("0") or "0"
     if name not in names:
         raise UsageError(f"step {step} has no part {wanted}: they are called 1 to {len(names)}")
     return name

@@ -72,9 +72,12 @@ def runner_command(helper: PurePosixPath, place: Place, order: Order) -> str:
     return f"MQI_RUNNER={mark}; export MQI_RUNNER; exec {words} </dev/null >/dev/null 2>>{log}"
 
 
-def survey_call(helper: PurePosixPath, places: Sequence[Place], tails: Sequence[Place] = ()) -> Call:
-    """Look at many runs at once, and for some of them at the ends of their logs."""
-    lines = "".join(f"{place.attempt} {place.part}\n" for place in places)
+def survey_call(
+    helper: PurePosixPath, places: Sequence[Place], tails: Sequence[Place] = (), *, whole: bool = False
+) -> Call:
+    """Look at many runs at once, and for some of them at the ends of their logs; `whole` counts their processes too."""
+    lines = "whole\n" if whole else ""
+    lines += "".join(f"{place.attempt} {place.part}\n" for place in places)
     lines += "".join(f"tail {place.attempt} {place.part}\n" for place in tails)
     return Call(("/bin/sh", str(helper), "survey"), lines.encode(), timeout=120.0)
 

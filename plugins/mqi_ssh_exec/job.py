@@ -20,7 +20,7 @@ from mqi_ssh_exec.helper_calls import (
     submit_call,
 )
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus, read_report
-from mqi_ssh_exec.lookout import Lookout, lookout_of
+from mqi_ssh_exec.lookout import MOST, Lookout, lookout_of, survey
 from mqi_ssh_exec.queue_view import ENDS, LISTED, asks_queue, with_queue
 
 SEARCH_TIMEOUT = 300.0  # seconds; logs and work directories may be large
@@ -112,7 +112,7 @@ class Job:
             status = self._report(lambda helper: status_call(helper, self.place, wait=wait))
         else:
             status = self.lookout.status(self.host, self.place, interval=interval, tail=tail)
-        return self._asked_of_queue(status, age=interval(status) if interval else 0.0)
+        return self.asked_of_queue(status, age=interval(status) if interval else 0.0)
 
     def kill(self, *, grace: int, reason: str, wait: int) -> JobStatus:
         """Ask it to end, force it `grace` seconds after the first such call; wait up to `wait` seconds."""
@@ -230,7 +230,8 @@ class Job:
         log = self.place.records / "queue.log"
         return Batch(self.tag, runner_command(helper, self.place, order), log, order.resources)
 
-    def _asked_of_queue(self, status: JobStatus, *, age: float) -> JobStatus:
+    def asked_of_queue(self, status: JobStatus, *, age: float) -> JobStatus:
+        """Return what its records say with what its queue does, where they leave that open."""
         if not asks_queue(status):
             return status
         look = self.lookout.queue(self.host, self.scheduler, self.tag, age=age)
@@ -259,3 +260,15 @@ class Job:
 
     def _nonsense(self) -> HelperFault:
         return nonsense(self.host.name)
+
+
+def look_at_all(jobs: Sequence[Job], *, tail: bool) -> list[JobStatus]:
+    """Look at runs of one host: in one call for many of them, and one of its queue. With `tail`, at the ends of their logs."""
+    found: list[JobStatus] = []
+    for first in range(0, len(jobs), MOST):
+        places = [each.place for each in jobs[first : first + MOST]]
+        found += survey(jobs[0].host, places, places if tail else (), whole=True)
+    both = list(zip(jobs, found, strict=True))
+    if asking := [job.tag for job, status in both if asks_queue(status)]:
+        jobs[0].lookout.mention(asking)
+    return [job.asked_of_queue(status, age=0.0) for job, status in both]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mqi_cli import Completed, Host, Queued, Scheduler
@@ -94,6 +94,11 @@ class Lookout:
                 now = self._elapsed()
                 self._runs[place] = _Watched(asked_at=now, looked_at=now, status=status)
 
+    def mention(self, tags: Iterable[str]) -> None:
+        """Have the next look at the records of the past ask for all these runs, not for each by itself."""
+        with self._queue_lock:
+            self._tags |= dict.fromkeys(tags, self._elapsed())
+
     def sent(self) -> None:
         """Take an older look at the queue for no word on what has just been put there."""
         self._sent_at = self._elapsed()
@@ -141,15 +146,20 @@ class Lookout:
         due = [each for each, run in self._runs.items() if each != wanted and now - run.looked_at >= run.interval / 2]
         places = [wanted, *due[: MOST - 1]]
         tails = [each for each in places if self._runs[each].tail]
-        answer = ask(host, lambda helper: survey_call(helper, places, tails)).decode("utf-8", "replace")
-        try:
-            seen = read_survey(answer)
-            found = [(place, seen[str(place.part), place.attempt]) for place in places]
-        except (ValueError, KeyError):
-            raise nonsense(host.name) from None
+        found = survey(host, places, tails)
         now = self._elapsed()
-        for place, status in found:
+        for place, status in zip(places, found, strict=True):
             self._runs[place].status, self._runs[place].looked_at = status, now
+
+
+def survey(host: Host, places: Sequence[Place], tails: Sequence[Place] = (), *, whole: bool = False) -> list[JobStatus]:
+    """Look at runs of a host in one call: at most `MOST`."""
+    answer = ask(host, lambda helper: survey_call(helper, places, tails, whole=whole)).decode("utf-8", "replace")
+    try:
+        seen = read_survey(answer)
+        return [seen[str(place.part), place.attempt] for place in places]
+    except (ValueError, KeyError):
+        raise nonsense(host.name) from None
 
 
 def first_words(answer: Completed) -> str:

@@ -142,22 +142,34 @@ def decode(data: bytes) -> list[Part]:
 
 def part_of(ctx: StageContext) -> Part:
     """Return what the context's part stands for. Raises `GiveUp` when the list is gone or is not what was listed."""
+    parts = parts_of(ctx)
+    try:
+        return parts[int(ctx.part) - 1]
+    except (ValueError, IndexError):
+        raise _gone(ctx) from None
+
+
+def parts_of(ctx: StageContext) -> list[Part]:
+    """Return what the parts of the context's step stand for. Raises `GiveUp` as `part_of` does."""
     planned = next((each for each in ctx.earlier if each.step == ctx.step and not each.part), None)
     digest = str(planned.facts.get("plan", "")) if planned else ""
-    gone = GiveUp(
-        f"the list of the parts of step {ctx.step} is not on {ctx.host.name} any more, or was changed there",
-        hint=f"mqi case rerun {ctx.layout.key}",
-    )
     if not _DIGEST.match(digest):
-        raise gone
+        raise _gone(ctx)
     try:
         with ctx.host.files() as files:
             data = files.read_bytes(_path(ctx, digest), limit=_MOST_LIST)
         if hashlib.sha256(data).hexdigest()[:32] != digest:
-            raise gone
-        return decode(data)[int(ctx.part) - 1]
-    except (FileNotFoundError, ValueError, IndexError):
-        raise gone from None
+            raise _gone(ctx)
+        return decode(data)
+    except (FileNotFoundError, ValueError):
+        raise _gone(ctx) from None
+
+
+def _gone(ctx: StageContext) -> GiveUp:
+    return GiveUp(
+        f"the list of the parts of step {ctx.step} is not on {ctx.host.name} any more, or was changed there",
+        hint=f"mqi case rerun {ctx.layout.key}",
+    )
 
 
 def _path(ctx: StageContext, digest: str) -> PurePosixPath:

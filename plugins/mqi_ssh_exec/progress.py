@@ -1,15 +1,11 @@
-"""How far a run is, as its own log tells. Pure but for reading the end of the log."""
+"""How far a run is, as its own log tells. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from mqi_ssh_exec.job import Job
-from mqi_ssh_exec.job_status import JobStatus
-
 _LINE_END = re.compile(r"\r+\n")  # `$` would not see it
-_TAIL = 16 * 1024  # bytes of the log's end in which the newest mark is looked for
 
 
 @dataclass(frozen=True)
@@ -40,11 +36,3 @@ def read_progress(pattern: str, text: str) -> Progress | None:
         if 0 <= done <= total and 0 < total < float("inf"):
             newest = Progress(done, total)
     return newest
-
-
-def look_for_progress(job: Job, status: JobStatus, pattern: str) -> Progress | None:
-    """Read the end of a run's log on its host and return how far it is."""
-    if not status.log_bytes:
-        return None
-    start = max(0, status.log_bytes - _TAIL)
-    return read_progress(pattern, job.log(start, size=_TAIL).data.decode("utf-8", "replace"))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageError, say, show
 from mqi_ssh_exec.doubt import is_silent
-from mqi_ssh_exec.job import FORCE_AFTER, Job
+from mqi_ssh_exec.job import FORCE_AFTER, Job, look_at_all
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.options import RunOptions
-from mqi_ssh_exec.plan import part_of
-from mqi_ssh_exec.progress import look_for_progress
+from mqi_ssh_exec.plan import parts_of
+from mqi_ssh_exec.progress import read_progress
 from mqi_ssh_exec.run import grace_of, job_of
 from mqi_ssh_exec.verdict import span
 
@@ -47,26 +47,28 @@ def show_status(
     operator: Operator, case: str, *, step: str, part: str, attempt: int | None, json: bool, format: str
 ) -> None:
     """Print how a run stands on its host; of a step that fans out, each part's."""
-    rows = []
-    for name in [part] if part else operator.part_names("run", case, step=step):
-        ctx, job = look_at(operator, case, step=step, part=name, attempt=attempt)
-        rows.append(status_row(ctx, job, job.status()))
+    names = [part] if part else operator.part_names("run", case, step=step)
+    found = [look_at(operator, case, step=step, part=name, attempt=attempt) for name in names]
+    ctx = found[0][0]
+    statuses = look_at_all([job for _, job in found], tail=bool(ctx.options.progress))
+    texts = _texts(ctx)
+    rows = [status_row(ctx, job, status, texts) for (ctx, job), status in zip(found, statuses, strict=True)]
     parts = (Column("part", "part", "right"), Column("stands_for", "stands for"))
     columns = (*_COLUMNS[:1], *(parts if any(row["part"] for row in rows) else ()), *_COLUMNS[1:])
     show(rows, columns, json=json, format=format)
 
 
-def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]:
-    """Return a run's state as the command prints it. Times are the host's."""
+def status_row(ctx: StageContext, job: Job, status: JobStatus, texts: Sequence[str]) -> dict[str, Any]:
+    """Return a run's state as the command prints it. Times are the host's; `texts` is what the step's parts stand for."""
     return {
         "step": ctx.step,
         "part": ctx.part,
-        "stands_for": _stands_for(ctx),
+        "stands_for": texts[int(ctx.part) - 1] if ctx.part and int(ctx.part) <= len(texts) else "",
         "attempt": job.place.attempt,
         "host": ctx.host.name,
         "state": _say_state(status),
         "took": span(status.seconds) if status.started else "",
-        "progress": _far(ctx, job, status),
+        "progress": _far(ctx, status),
         "node": status.node,
         "pid": status.pid if status.state not in OVER else None,
         "processes": status.processes if status.state not in OVER else None,
@@ -83,19 +85,19 @@ def status_row(ctx: StageContext, job: Job, status: JobStatus) -> dict[str, Any]
     }
 
 
-def _far(ctx: StageContext, job: Job, status: JobStatus) -> str:
+def _far(ctx: StageContext, status: JobStatus) -> str:
     """Return how far a run is, where its log tells."""
     options: RunOptions = ctx.options
-    found = look_for_progress(job, status, options.progress) if options.progress else None
+    found = read_progress(options.progress, status.tail) if options.progress else None
     return f"{found.done:g} of {found.total:g}" if found else ""
 
 
-def _stands_for(ctx: StageContext) -> str:
-    """Return the text that a part stands for: shown on the operator's terminal only."""
+def _texts(ctx: StageContext) -> list[str]:
+    """Return the texts that a step's parts stand for: shown on the operator's terminal only."""
     try:
-        return part_of(ctx).text if ctx.part else ""
+        return [each.text for each in parts_of(ctx)] if ctx.part else []
     except GiveUp:  # the list went with the case's directory
-        return ""
+        return []
 
 
 def _said(ctx: StageContext) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 
 from exec.far_side import lines_of, until
 from exec.test_exec_commands import CommandLine
-from exec.turns import Bench
+from exec.turns import Bench, Context
 from mqi_cli import Completed, GiveUp, Host, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_ssh_exec.job_status import JobState
 from mqi_ssh_exec.lookout import Lookout, lookout_of
 from mqi_ssh_exec.run import make_order
+from mqi_ssh_exec.watching import show_status
 from servers.proxy import TcpProxy
 
 RUNS = 5
@@ -134,6 +136,48 @@ def test_a_run_that_has_just_begun_is_known_without_a_look(bench: Bench) -> None
     clock[0] += 1.0
     assert look() == {JobState.RUNNING}
     assert len(host.calls) == 1, "each young run asked for a look of its own"
+
+
+class Hand:
+    """What `mqi exec` asks of the core, for one step that fans out."""
+
+    def __init__(self, contexts: dict[str, Context]) -> None:
+        self.contexts = contexts
+
+    def part_names(self, stage: str, case: str, *, step: str) -> list[str]:
+        return list(self.contexts)
+
+    def stage_context(self, stage: str, case: str, *, step: str, part: str) -> tuple[None, Context]:
+        return None, self.contexts[part]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_how_many_parts_stand_is_shown_after_one_call(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"echo 3 of 4; echo on >>{bench.ledger}; test {{part_index}} -gt 2 || sleep 60; exit {{part_index}}"
+    contexts = {
+        str(number): bench.context(command, part=str(number), for_each=["a", "b", "c", "d"], progress=r"(\d) of (\d)")
+        for number in range(1, 5)
+    }
+    for ctx in contexts.values():
+        bench.job(ctx).submit(make_order(ctx), wait=0)
+    until(lambda: len(lines_of(bench.ledger)) == 4)
+    until(lambda: all(bench.job(contexts[part]).status().state is JobState.FINISHED for part in "34"))
+    host = Counted(bench.host)
+    for ctx in contexts.values():
+        ctx.host = host  # type: ignore[assignment]
+
+    show_status(Hand(contexts), "x", step="", part="", attempt=None, json=True, format="")  # type: ignore[arg-type]
+
+    rows = json.loads(capsys.readouterr().out)
+    shown = [(row["part"], row["state"], row["exit_code"], row["progress"], bool(row["processes"])) for row in rows]
+    assert shown == [
+        ("1", "running", None, "3 of 4", True),
+        ("2", "running", None, "3 of 4", True),
+        ("3", "finished", 3, "3 of 4", False),
+        ("4", "finished", 4, "3 of 4", False),
+    ]
+    assert len(host.calls) == 1, host.calls
+    assert rows[0]["pid"] == bench.job(contexts["1"]).status().pid
 
 
 @pytest.mark.usefixtures("at_once")
