@@ -149,6 +149,12 @@ def part_of(ctx: StageContext) -> Part:
         raise _gone(ctx) from None
 
 
+def as_argument(part: Part, option: ForEach | None) -> str:
+    """Return what a command gets for a part: a path that begins with a dash in a form that no program takes for an option."""
+    is_path = option is not None and option.files is not None
+    return f"./{part.text}" if is_path and part.text.startswith("-") else part.text
+
+
 def parts_of(ctx: StageContext) -> list[Part]:
     """Return what the parts of the context's step stand for. Raises `GiveUp` as `part_of` does."""
     planned = next((each for each in ctx.earlier if each.step == ctx.step and not each.part), None)

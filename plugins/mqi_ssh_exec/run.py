@@ -18,7 +18,7 @@ from mqi_ssh_exec.job import Job, Output, Outputs
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
 from mqi_ssh_exec.last_words import last_words, without_names
 from mqi_ssh_exec.options import RunOptions, SshExecSection
-from mqi_ssh_exec.plan import changed, part_of
+from mqi_ssh_exec.plan import as_argument, changed, part_of
 from mqi_ssh_exec.progress import read_progress
 from mqi_ssh_exec.verdict import ForbiddenLine, examine, judge, span
 from mqi_ssh_exec.work import work_for
@@ -260,7 +260,10 @@ def make_order(ctx: StageContext) -> Order:
         raise changed(ctx)
     if ctx.part and uses_part(options.command):
         part = part_of(ctx)
-        values |= {"part": part.text, **{PART + name: value for name, value in part.groups.items()}}
+        values |= {
+            "part": as_argument(part, options.for_each),
+            **{PART + name: value for name, value in part.groups.items()},
+        }
     works = {name: work_for(ctx, name) for name in steps_named(options.command)}
     values |= {STEP + name: str(work.path) for name, work in works.items()}
     links = {str(work.path): {name: str(path) for name, path in work.links.items()} for work in works.values()}

@@ -67,6 +67,20 @@ def test_each_matching_file_of_the_input_is_a_part(bench: Bench) -> None:
     assert run_all(bench, command, ctx, **options) == [f"{n} {name}/PlanInfo.txt" for n, name in enumerate(FIELDS, 1)]
 
 
+def test_a_path_that_begins_with_a_dash_is_no_option_of_a_command(local_bench: Bench) -> None:
+    options: dict[str, Any] = {"for_each": {"files": "*/PlanInfo.txt", "pattern": "(.+)/PlanInfo.txt"}}
+    command = "cd {input_dir}; cat {part}; cat {input_dir}/{part}; ls {part}; echo {part.1}"
+    ctx = local_bench.context(command, **options)
+    for name in ("-rf", "field-1"):
+        (Path(ctx.layout.input) / name).mkdir(parents=True)
+        (Path(ctx.layout.input) / name / "PlanInfo.txt").write_text(f"{name}\n")
+
+    first, second = run_all(local_bench, command, ctx, **options)
+
+    assert first.split() == ["-rf", "-rf", "./-rf/PlanInfo.txt", "-rf"]
+    assert second.split() == ["field-1", "field-1", "field-1/PlanInfo.txt", "field-1"]
+
+
 def test_directories_match_as_well_and_groups_are_placeholders(bench: Bench) -> None:
     option = {"files": "*", "pattern": r"(\d{8})(?P<time>\d{6})"}
     command = "echo {part.1} {part.time} {part.2} {part}"
