@@ -65,6 +65,13 @@ _FACE = {
     "Earlier": "message",
     "GpuLease": "message",
     "MAX_PARTS": "message",
+    "DOWNLOAD": "fetched",
+    "Finished": "fetched",
+    "Unfetched": "fetched",
+    "fetching": "fetched",
+    "has_seen_newest": "fetched",
+    "seen_attempts": "fetched",
+    "unfetched": "fetched",
     "Completed": "hosts.base",
     "Files": "hosts.base",
     "Host": "hosts.base",
@@ -144,6 +151,13 @@ if TYPE_CHECKING:
     from mqi_cli.errors import RetryLater as RetryLater
     from mqi_cli.errors import UsageError as UsageError
     from mqi_cli.errors import describe_os_error as describe_os_error
+    from mqi_cli.fetched import DOWNLOAD as DOWNLOAD
+    from mqi_cli.fetched import Finished as Finished
+    from mqi_cli.fetched import Unfetched as Unfetched
+    from mqi_cli.fetched import fetching as fetching
+    from mqi_cli.fetched import has_seen_newest as has_seen_newest
+    from mqi_cli.fetched import seen_attempts as seen_attempts
+    from mqi_cli.fetched import unfetched as unfetched
     from mqi_cli.hookspecs import ConfigSection as ConfigSection
     from mqi_cli.hookspecs import HostType as HostType
     from mqi_cli.hookspecs import RecordedEvent as RecordedEvent

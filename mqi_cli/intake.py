@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mqi_cli.case import CaseState, derive_key
+from mqi_cli.case import CaseState, PartState, derive_key
 from mqi_cli.conductor import Conductor
 from mqi_cli.crash_points import crash_point
 from mqi_cli.dispatch import MORE_ROOM
+from mqi_cli.fetched import Finished
 from mqi_cli.patrol import (
     Alert,
     CaseCleared,
@@ -89,14 +90,18 @@ class Intake:
 
     def view(self, row: CaseRow) -> CaseView:
         """Return a case as patrols and commands see it."""
-        facts = {
-            (part.step, part.part): part.facts
-            for part in self._store.parts.of_case(row.id)
-            if part.current and part.state == "done"
-        }
+        parts = self._store.parts.of_case(row.id)
+        done = [part for part in parts if part.current and part.state is PartState.DONE]
+        facts = {(part.step, part.part): part.facts for part in done}
+        newest = {(part.step, part.part): part for part in sorted(done, key=lambda part: part.attempt)}
+        finished = tuple(
+            Finished(part.step, part.part, part.attempt, part.facts, part.created_at, part.ended_at or 0.0)
+            for part in newest.values()
+        )
         return CaseView(
             row.key, row.name, row.revision, row.source, row.workflow, Path(row.directory), row.fingerprint, row.state,
             row.step, row.created_at, row.ended_at, frozenset(row.cleared), facts,
+            finished,
         )  # fmt: skip
 
     # ---- cases ----

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mqi_cli.case import CaseState
 from mqi_cli.clock import Clock
+from mqi_cli.fetched import Finished
 from mqi_cli.hosts.base import Host
 from mqi_cli.message import Facts
 from mqi_cli.stage import Workflow
@@ -141,7 +142,10 @@ class KnownCase:
 
 @dataclass(frozen=True)
 class CaseView:
-    """A case as patrols and commands see it. Times are wall seconds; `facts` maps (step, part) to what it reported."""
+    """A case as patrols and commands see it. Times are wall seconds; `facts` maps (step, part) to what it reported.
+
+    `finished` are the attempts that finished its parts.
+    """
 
     key: str
     name: str
@@ -156,6 +160,7 @@ class CaseView:
     ended_at: float | None
     cleared: frozenset[str] = frozenset()  # hosts on which nothing of it is left
     facts: Mapping[tuple[str, str], Facts] = field(default_factory=dict)
+    finished: Sequence[Finished] = ()
 
 
 class PatrolContext(Protocol):

@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mqi_archiver.clearing import clear_hosts, require_key
-from mqi_archiver.contents import MANIFEST, Contents, downloads, gather, identity
+from mqi_archiver.clearing import clear_hosts, hosts_of, require_key
+from mqi_archiver.contents import MANIFEST, Contents, downloads, downloads_before, gather, identity
 from mqi_archiver.index import Archived, Index
 from mqi_archiver.place import Place, find_place, mark_root, partial_path, publish, remove_partials
 from mqi_archiver.tarball import Changed, Damaged, Proven, pack, peek, prove
-from mqi_cli import CaseRef, Clock, Done, GiveUp, RetryLater, StageContext, Wait, describe_os_error
+from mqi_cli import (
+    CaseRef,
+    Clock,
+    Done,
+    GiveUp,
+    RetryLater,
+    StageContext,
+    Wait,
+    describe_os_error,
+    seen_attempts,
+    unfetched,
+)
 
 LOOK_AGAIN = 120.0  # s until the next look for room or for the disk
 SPARE = 1 << 20  # bytes beside the archive itself
@@ -64,7 +75,7 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     """File the case, prove the file, then clear the hosts. Called again it finds what is done and goes on from there."""
     require_key(case)
     place = find_place(case, ctx)
-    _refuse_to_clear_unfetched(ctx)
+    _refuse_to_clear_unfetched(case, ctx)
     try:
         filed = _remembered(case, ctx) or _file(case, ctx, place)
     except Stopping:
@@ -79,6 +90,7 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
         ) from error
     facts: dict[str, Any] = {
         "files": filed.files, "bytes": filed.bytes, "archive_bytes": filed.size, "sha256": filed.sha256,
+        "of": seen_attempts(ctx.earlier, downloads_before(ctx)),
     }  # fmt: skip
     if ctx.options.clear_host:
         done = ctx.facts.get("cleared", []) if ctx.facts.get("identity") == identity(case, ctx) else []
@@ -86,13 +98,22 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     return Done(facts)
 
 
-def _refuse_to_clear_unfetched(ctx: StageContext) -> None:
+def _refuse_to_clear_unfetched(case: CaseRef, ctx: StageContext) -> None:
+    if not ctx.options.clear_host:
+        return
     ran = [step.name for step in ctx.workflow.steps if step.stage.job]
-    if ctx.options.clear_host and ran and not any(downloads(ctx)):
+    if ran and not any(downloads(ctx)):
         raise GiveUp(
             f"nothing was fetched of what step {ran[-1]} computed, and clearing its host would lose it",
             hint="add a download step before this one, or set clear_host: false",
         )
+    for left in (each for host in hosts_of(ctx) for each in unfetched(ctx.workflow, ctx.earlier, host)):
+        if left.download:
+            again = f"mqi transfer download {case.key} --step {left.download}, then: mqi case retry {case.key}"
+            raise GiveUp(f"{left}, and clearing its host would lose them", hint=f"fetch them: {again}")
+        if getattr(left.step.options, "outputs", ()):  # a run that declares none may be for its effect alone
+            hint = "add a download step before this one, or set clear_host: false"
+            raise GiveUp(f"{left}, and clearing its host would lose them", hint=hint)
 
 
 def _remembered(case: CaseRef, ctx: StageContext) -> Filed | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mqi_cli import Duration, LocalPath, Section, Step, StepOptions, check_local
+from mqi_cli import Duration, LocalPath, Section, Step, StepOptions, check_local, fetching
 
 Compression = Literal["none", "gzip", "xz"]
 
@@ -64,4 +64,11 @@ def check_archive(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -
             f"it would clear away what step {runs[-1]} computed, and nothing fetches that before: "
             "add a download step, or set clear_host: false"
         )
+        return problems
+    problems += [
+        f"it would clear away the outputs of step {step.name}, and no download step before it fetches them: "
+        "add one, or set clear_host: false"
+        for place, step in enumerate(earlier)
+        if step.host and getattr(step.options, "outputs", None) and not fetching(earlier, place)
+    ]
     return problems

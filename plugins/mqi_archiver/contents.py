@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mqi_cli import (
+    DOWNLOAD,
     CaseRef,
     Earlier,
     GiveUp,
@@ -67,13 +69,17 @@ class Contents:
         return sum(tree.manifest.size for tree in self.trees)
 
 
+def downloads_before(ctx: StageContext) -> list[str]:
+    """Return the download steps that come before this one."""
+    before = itertools.takewhile(lambda step: step.name != ctx.step, ctx.workflow.steps)
+    return [step.name for step in before if step.stage.name == DOWNLOAD]
+
+
 def downloads(ctx: StageContext) -> Iterator[tuple[Step, Earlier]]:
     """Yield each part of each download step that finished before this step."""
-    for step in ctx.workflow.steps:
-        if step.name == ctx.step:
-            return
-        if step.stage.name == "download":
-            yield from ((step, each) for each in ctx.earlier if each.step == step.name)
+    names = downloads_before(ctx)
+    for step in (step for step in ctx.workflow.steps if step.name in names):
+        yield from ((step, each) for each in ctx.earlier if each.step == step.name)
 
 
 def identity(case: CaseRef, ctx: StageContext) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from mqi_cli import (
+    DOWNLOAD,
     CaseCleared,
     CaseState,
     CaseView,
@@ -18,8 +19,10 @@ from mqi_cli import (
     PatrolContext,
     RemoteLayout,
     Workflow,
+    has_seen_newest,
     key_of,
     tool_dir,
+    unfetched,
 )
 from mqi_curator.config import CuratorSection
 
@@ -48,25 +51,40 @@ class Kept:
 def judge(key: str, case: CaseView | None, host: str, workflows: Mapping[str, Workflow]) -> Removable | Kept:
     """Decide about a directory with a case's key for its name. Pure.
 
-    Only what the state database knows and has ended may go; of a case that is done, only when what the host computed
-    is proven to lie elsewhere.
+    Only what the state database knows and has ended may go; of a case that is done,
+    only when what the host computed is proven to lie elsewhere.
     """
     if case is None:
         return Kept(key, "the state database knows no such case; another installation may use this base_dir")
+    if case.state not in (CaseState.CANCELLED, CaseState.DONE):
+        return Kept(key, f"the case is {case.state}")
     if case.state is CaseState.CANCELLED:
         return Removable(key, "cancelled")
-    if case.state is not CaseState.DONE:
-        return Kept(key, f"the case is {case.state}")
+    workflow = workflows.get(case.workflow)
+    if workflow is None:
+        return Kept(key, f"done, but the config has no workflow {case.workflow} any more to judge by")
+    if left := unfetched(workflow, case.finished, host):
+        mend = f": mqi transfer download {key} --step {left[0].download}" if left[0].download else ""
+        return Kept(key, f"done, but {left[0]}{mend}")
     if host in case.cleared:
         return Removable(key, "done, and cleared once already")
-    if _is_archived(case, workflows.get(case.workflow)):
-        return Removable(key, "done and archived")
-    return Kept(key, "done, but not archived: its results may lie nowhere else")
+    return _judge_archived(key, case, workflow, host)
 
 
-def _is_archived(case: CaseView, workflow: Workflow | None) -> bool:
-    names = {step.name for step in workflow.steps if step.stage.name == _ARCHIVE} if workflow else set()
-    return any(step in names for step, _ in case.facts)
+def _judge_archived(key: str, case: CaseView, workflow: Workflow, host: str) -> Removable | Kept:
+    """Ask for an archive that holds the newest of everything that was fetched from a host."""
+    fetches = [step.name for step in workflow.steps if step.stage.name == DOWNLOAD and step.host == host]
+    names = [step.name for step in workflow.steps]
+    reason = "not archived: its results may lie nowhere else"
+    for archive in (step.name for step in workflow.steps if step.stage.name == _ARCHIVE):
+        for each in (each for each in case.finished if each.step == archive):
+            late = [name for name in fetches if names.index(name) > names.index(archive)]
+            late += [name for name in fetches if name not in late and not has_seen_newest(each, case.finished, name)]
+            late = [name for name in late if any(done.step == name for done in case.finished)]
+            if not late:
+                return Removable(key, "done and archived")
+            reason = f"step {late[0]} has fetched results since it was archived: mqi archive run {key} --step {archive}"
+    return Kept(key, f"done, but {reason}")
 
 
 def survey(

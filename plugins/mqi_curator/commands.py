@@ -120,7 +120,7 @@ def host_clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     yes: _Yes = False,
 ) -> None:
-    """Remove the directories of cancelled cases, and of archived ones, from a host."""
+    """Remove the directories of cancelled cases, and of those whose results are fetched and archived, from a host."""
     from mqi_cli import Operator
     from mqi_curator.host_commands import clean_host
 

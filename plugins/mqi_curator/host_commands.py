@@ -120,8 +120,9 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
 
 def _remove(operator: Operator, host: Host, going: Removable) -> bool:
     case = operator.case(going.key)  # time has passed at the question
-    if isinstance(judge(going.key, case, host.name, operator.config.workflows), Kept):
-        say(f"stays   {going.key}  it was begun again meanwhile")
+    found = judge(going.key, case, host.name, operator.config.workflows)
+    if isinstance(found, Kept):
+        say(f"stays   {going.key}  it was begun again meanwhile: {found.reason}")
         return False
     remove(host, going.key, owner=operator.owner)
     operator.report(CaseCleared(going.key, host.name))

@@ -22,6 +22,7 @@ from mqi_cli import (
     StageContext,
     Wait,
     describe_os_error,
+    seen_attempts,
 )
 from mqi_sftp import quick
 from mqi_sftp.far_side import Unable
@@ -40,7 +41,7 @@ from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
 from mqi_sftp.received import Received
-from mqi_sftp.results import Origin, Placed, find_destination, find_origin
+from mqi_sftp.results import Origin, Placed, find_destination, find_origin, runs_before
 from mqi_sftp.stream_down import DownStream
 from mqi_sftp.stream_up import BULK
 from mqi_sftp.tree import Tree
@@ -68,6 +69,7 @@ def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
             "fetched_bytes": meter.moved,
             "seconds": round(clock.elapsed() - started, 3),
             "fingerprint": ended.fingerprint,
+            "of": seen_attempts(ctx.earlier, runs_before(ctx.workflow, ctx.step)),
         }
     )
 

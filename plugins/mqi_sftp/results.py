@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from mqi_cli import (
     parse_checksums,
 )
 from mqi_sftp.meter import Meter
-from mqi_sftp.options import DownloadOptions, origin_step
+from mqi_sftp.options import DownloadOptions, is_run, origin_step
 from mqi_sftp.prove import hashed
 from mqi_sftp.tree import Tree, joined, walk, walk_sum
 
@@ -92,6 +93,12 @@ def find_origin(ctx: StageContext) -> Origin:
         work = ctx.layout.work(step.name, each.part, each.attempt)
         places[f"{each.part}/" if several else ""] = work / options.origin if options.origin else work
     return Origin(step.name, places)
+
+
+def runs_before(workflow: Workflow, name: str) -> list[str]:
+    """Return the steps before a download that may have left results: of them it notes which attempts it has seen."""
+    before = itertools.takewhile(lambda step: step.name != name, workflow.steps)
+    return [step.name for step in before if is_run(step) or step.stage.job]
 
 
 def _run_step(workflow: Workflow, name: str) -> Step | None:

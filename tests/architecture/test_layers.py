@@ -26,7 +26,7 @@ LAYERS = {
     "hosts.streams",
     "words": "case manifest message layout placeholders",
     "borders": "hosts.base scheduler broker.base broker.doorbell",
-    "what plugins give": "stage step_digest patrol check hookspecs sources testing",
+    "what plugins give": "stage step_digest fetched patrol check hookspecs sources testing",
     "config": "config.*",
     "hosts and brokers": "hosts.* broker.*",
     "plugins": "discovery contract plugins plugin_trial scaffold",

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from archiver.filing import KEY, Filing, HostThatIsAway, content, stamps, write
+from archiver.filing import KEY, Filing, HostThatIsAway, WithHost, content, stamps, write
 from mqi_archiver import archive as archive_module
 from mqi_archiver.clearing import clear_hosts
 from mqi_archiver.config import check_archive
@@ -26,7 +26,7 @@ from mqi_archiver.contents import gather
 from mqi_archiver.index import Index
 from mqi_archiver.place import publish
 from mqi_archiver.tarball import pack, prove
-from mqi_cli import Done, Earlier, GiveUp, HostUnreachable, RetryLater, Step, Wait
+from mqi_cli import Done, Earlier, GiveUp, HostUnreachable, RetryLater, Step, Wait, seen_attempts
 from mqi_cli.manifest import build_manifest
 
 
@@ -568,3 +568,40 @@ def test_the_config_check_finds_what_would_lose_results(filing: Filing) -> None:
     assert check_archive((*steps[:2], steps[3], steps[2]), 2, {}) == []
     filing.options |= {"to": Path("/a/{case_id}")}
     assert "{case_id}" in check_archive(filing.workflow().steps, 3, {})[0]
+
+
+def test_an_attempt_that_finished_after_the_download_is_not_cleared_away(filing: Filing) -> None:
+    ctx = filing.turn()
+    seen = seen_attempts([Earlier("simulate", "", 1)], ["simulate"])
+    ctx.earlier[-1] = replace(ctx.earlier[-1], facts={**ctx.earlier[-1].facts, "of": seen})
+    with pytest.raises(GiveUp, match="step simulate has newer results than those that step download") as raised:
+        ctx.workflow.steps[-1].stage.run(filing.case, ctx)
+    assert raised.value.hint.startswith(f"fetch them: mqi transfer download {KEY} --step download")
+    assert (filing.far / KEY).exists()
+
+    facts = filing.done()
+
+    assert facts["of"] == seen_attempts(filing.ctx.earlier, ["download"])
+    assert not (filing.far / KEY).exists()
+
+
+def test_outputs_on_a_second_host_that_nothing_fetches_are_not_cleared_away(filing: Filing) -> None:
+    steps = list(filing.workflow().steps)
+    for outputs, kept in ((("dose.raw",), True), ((), False)):
+        ctx = filing.turn()
+        steps[2:-1] = [
+            steps[2],
+            Step("second", steps[1].stage, WithHost(host="two", outputs=outputs)),
+        ]
+        ctx.workflow = type(ctx.workflow)("qa", tuple(steps))
+        ctx.earlier.append(Earlier("second", "", 1, {}))
+        filing.hosts["two"] = filing.hosts["hpc"]
+        problems = check_archive(steps, len(steps) - 1, {})
+        if kept:
+            with pytest.raises(GiveUp, match="results of step second were never fetched"):
+                steps[-1].stage.run(filing.case, ctx)
+            assert "the outputs of step second" in problems[0]
+            assert (filing.far / KEY).exists()
+        else:
+            assert problems == []
+            assert isinstance(steps[-1].stage.run(filing.case, ctx), Done), "it may have run for its effect alone"

@@ -18,6 +18,8 @@ from mqi_cli import (
     CaseState,
     CaseView,
     Done,
+    Earlier,
+    Finished,
     HostUnreachable,
     RemoteLayout,
     Stage,
@@ -26,6 +28,7 @@ from mqi_cli import (
     StepOptions,
     Workflow,
     key_of,
+    seen_attempts,
 )
 from mqi_cli.config.model import LocalHostSection
 from mqi_cli.hosts.local import LocalHost
@@ -41,9 +44,21 @@ def _run(case: CaseRef, ctx: StageContext) -> Done:
     return Done()
 
 
+class On(StepOptions):
+    """Options of a step on a host."""
+
+    host: str = "hpc"
+    step: str = ""
+
+
+def step(name: str, stage: str = "", **options: str) -> Step:
+    stage = stage or name.removeprefix("my-")
+    chosen = StepOptions() if stage == "archive" else On(**options)
+    return Step(name, Stage(stage, _run, lane="x", job=stage == "run"), chosen)
+
+
 def workflow(*stages: str) -> Workflow:
-    steps = tuple(Step(f"my-{name}", Stage(name, _run, lane="x"), StepOptions()) for name in stages)
-    return Workflow("qa", steps)
+    return Workflow("qa", tuple(step(f"my-{name}") for name in stages))
 
 
 FILED = {"qa": workflow("upload", "run", "download", "archive")}
@@ -55,6 +70,7 @@ def case(key: str, state: CaseState, *, done: tuple[str, ...] = (), cleared: tup
         key=key, name="patient/plan", revision=1, source="in", workflow="qa", directory=Path("/in/patient/plan"),
         fingerprint="f" * 64, state=state, step="", created_at=0.0, ended_at=None, cleared=frozenset(cleared),
         facts={(step, ""): {} for step in done},
+        finished=tuple(Finished(step, "", 1, {}, at, at + 1.0) for at, step in enumerate(done, 1)),
     )  # fmt: skip
 
 
@@ -73,12 +89,12 @@ def test_a_case_that_is_done_goes_only_when_its_archive_step_is() -> None:
     done = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run"))
     assert isinstance(judge(KEYS[0], done, "hpc", NOT_FILED), Kept)
     assert isinstance(judge(KEYS[0], done, "hpc", {}), Kept), "its workflow is no longer in the config"
-    archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-archive"))
+    archived = case(KEYS[0], CaseState.DONE, done=ARCHIVED)
     assert isinstance(judge(KEYS[0], archived, "hpc", FILED), Removable)
 
 
 def test_what_came_back_after_it_was_cleared_goes_from_that_host_only() -> None:
-    cleared = case(KEYS[0], CaseState.DONE, cleared=("hpc",))
+    cleared = case(KEYS[0], CaseState.DONE, done=("my-upload",), cleared=("hpc",))
     assert isinstance(judge(KEYS[0], cleared, "hpc", NOT_FILED), Removable)
     assert isinstance(judge(KEYS[0], cleared, "other", NOT_FILED), Kept)
 
@@ -87,6 +103,81 @@ def test_a_case_that_the_state_database_does_not_know_stays() -> None:
     found = judge(KEYS[0], None, "hpc", FILED)
     assert isinstance(found, Kept)
     assert "another installation" in found.reason
+
+
+ARCHIVED = ("my-upload", "my-run", "my-download", "my-archive")
+
+
+def reason(found: Removable | Kept) -> str:
+    assert isinstance(found, Kept)
+    return found.reason
+
+
+def done_by(flow: Workflow, host: str = "hpc", **attempts: Any) -> Removable | Kept:
+    """Judge a case that is done; `attempts` are the newest ones of its steps, made in this order."""
+    finished = tuple(
+        Finished(name, "", number, facts, at, at + 1.0)
+        for at, (name, (number, facts)) in enumerate(attempts.items(), 1)
+    )
+    return judge(KEYS[0], replace(case(KEYS[0], CaseState.DONE), finished=finished), host, {"qa": flow})
+
+
+def test_results_that_were_never_fetched_keep_their_directory_though_the_case_is_archived() -> None:
+    archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run", "my-archive"))
+    flow = {"qa": workflow("upload", "run", "archive")}
+    assert reason(judge(KEYS[0], archived, "hpc", flow)) == "done, but results of step my-run were never fetched"
+    late = {"qa": workflow("upload", "archive", "run")}
+    assert "never fetched" in reason(judge(KEYS[0], archived, "hpc", late))
+    cleared = replace(archived, cleared=frozenset({"hpc"}))
+    assert "never fetched" in reason(judge(KEYS[0], cleared, "hpc", flow)), "they came after it was cleared"
+    assert isinstance(judge(KEYS[0], archived, "other", flow), Removable), "nothing was computed there"
+
+
+def test_each_host_is_judged_by_what_was_computed_there() -> None:
+    flow = Workflow(
+        "qa",
+        (*FILED["qa"].steps[:3], step("up", "upload", host="two"), step("far", "run", host="two"), step("my-archive")),
+    )
+    attempts = {name: (1, {}) for name in ("my-upload", "my-run", "my-download", "up", "far", "my-archive")}
+    assert isinstance(done_by(flow, "hpc", **attempts), Removable)
+    assert "results of step far were never fetched" in reason(done_by(flow, "two", **attempts))
+
+
+def test_what_a_later_run_has_made_its_own_of_need_not_be_fetched() -> None:
+    steps = [
+        step("my-upload"),
+        step("interpret", "run"),
+        step("simulate", "run"),
+        step("my-download"),
+        step("my-archive"),
+    ]
+    attempts = {each.name: (1, {}) for each in steps}
+    assert isinstance(done_by(Workflow("qa", tuple(steps)), **attempts), Removable)
+    steps[3] = step("my-download", step="interpret")
+    assert "results of step simulate were never" in reason(done_by(Workflow("qa", tuple(steps)), **attempts))
+
+
+def test_results_that_are_newer_than_the_download_keep_their_directory_until_they_are_fetched_and_archived() -> None:
+    first = {"my-upload": (1, {}), "my-run": (1, {}), "my-download": (1, {}), "my-archive": (1, {})}
+    assert isinstance(done_by(FILED["qa"], **first), Removable)
+    run_again = {"my-upload": (1, {}), "my-download": (1, {}), "my-archive": (1, {}), "my-run": (2, {})}
+    said = reason(done_by(FILED["qa"], **run_again))
+    assert "step my-run has newer results than those that step my-download fetched" in said
+    assert f"mqi transfer download {KEYS[0]} --step my-download" in said
+    fetched = {"my-upload": (1, {}), "my-archive": (1, {}), "my-run": (2, {}), "my-download": (2, {})}
+    assert f"mqi archive run {KEYS[0]} --step my-archive" in reason(done_by(FILED["qa"], **fetched))
+    archived = {"my-upload": (1, {}), "my-run": (2, {}), "my-download": (2, {}), "my-archive": (2, {})}
+    assert isinstance(done_by(FILED["qa"], **archived), Removable)
+
+
+def test_what_a_step_noted_of_attempts_counts_more_than_the_times() -> None:
+    def seen(step: str, attempt: int) -> dict[str, Any]:
+        return {"of": seen_attempts([Earlier(step, "", attempt)], [step])}
+
+    attempts = {"my-run": (2, {}), "my-download": (1, seen("my-run", 1)), "my-archive": (1, seen("my-download", 1))}
+    assert "newer results" in reason(done_by(FILED["qa"], **attempts)), "it began before the second attempt had ended"
+    jumped = {"my-archive": (1, seen("my-download", 1)), "my-download": (1, seen("my-run", 2)), "my-run": (2, {})}
+    assert isinstance(done_by(FILED["qa"], **jumped), Removable), "the clock was set back in between"
 
 
 @pytest.fixture
@@ -107,7 +198,7 @@ def test_a_survey_passes_over_all_that_is_not_named_and_shaped_like_a_case(host:
     cases = [
         case(KEYS[0], CaseState.CANCELLED),
         case(KEYS[1], CaseState.RUNNING),
-        case(KEYS[2], CaseState.DONE, done=("my-archive",)),
+        case(KEYS[2], CaseState.DONE, done=ARCHIVED),
         case("caaaaaaaaab", CaseState.CANCELLED),
         case("ceeeeeeeeee", CaseState.CANCELLED),
     ]
@@ -231,7 +322,7 @@ class Round:
 
 
 def filed(key: str, *, ended_at: float = 1000.0, **changes: Any) -> CaseView:
-    return replace(case(key, CaseState.DONE, done=("my-archive",)), ended_at=ended_at, **changes)
+    return replace(case(key, CaseState.DONE, done=ARCHIVED), ended_at=ended_at, **changes)
 
 
 def test_only_what_is_done_and_archived_for_long_goes_by_itself(host: LocalHost) -> None:

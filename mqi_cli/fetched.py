@@ -1,0 +1,87 @@
+"""Whether what a case's runs left on a host lies elsewhere too, by what the case's finished steps reported. Pure.
+
+A step that takes over what others made notes, in its fact `of`, which attempts of them it has seen: an attempt that
+finished later was not taken along, however well that step ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mqi_cli.message import Earlier
+from mqi_cli.stage import Step, Workflow
+
+SEEN = "of"  # the fact
+DOWNLOAD = "download"  # the stage that fetches results
+
+
+@dataclass(frozen=True)
+class Finished(Earlier):
+    """A finished part with its wall times, by which steps that noted nothing are judged."""
+
+    made_at: float = 0.0
+    ended_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unfetched:
+    """A run step whose newest results lie on its host alone. `download` has fetched older ones; empty where none did."""
+
+    step: Step
+    download: str = ""
+
+    def __str__(self) -> str:
+        if self.download:
+            return f"step {self.step.name} has newer results than those that step {self.download} fetched"
+        return f"results of step {self.step.name} were never fetched"
+
+
+def seen_attempts(finished: Iterable[Earlier], steps: Iterable[str]) -> dict[str, str]:
+    """Return for each of these steps what changes with every attempt of it that finishes."""
+    known: dict[str, list[str]] = {step: [] for step in steps}
+    for each in finished:
+        if each.step in known:
+            known[each.step].append(f"{each.part}/{each.attempt}")
+    return {step: hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:12] for step, parts in known.items()}
+
+
+def has_seen_newest(by: Earlier, finished: Sequence[Earlier], step: str) -> bool:
+    """Whether a finished part has worked on the newest attempts of an earlier step."""
+    seen = by.facts.get(SEEN)
+    if isinstance(seen, Mapping) and step in seen:
+        return bool(seen[step] == seen_attempts(finished, [step])[step])
+    if not isinstance(by, Finished):
+        return True
+    return all(each.ended_at <= by.made_at for each in finished if isinstance(each, Finished) and each.step == step)
+
+
+def leaves_results(step: Step) -> bool:
+    """Whether a step leaves results on its host: it runs something there, or lets one declare `outputs`."""
+    return bool(step.host) and (step.stage.job or "outputs" in type(step.options).model_fields)
+
+
+def fetching(steps: Sequence[Step], index: int) -> list[Step]:
+    """Return the downloads after a step that fetch its results, or those of a later run that made its own of them."""
+    found = []
+    for place, step in enumerate(steps):
+        if place > index and step.stage.name == DOWNLOAD and step.host == steps[index].host:
+            named = getattr(step.options, "step", "")
+            origins = [at for at in range(place) if (steps[at].name == named if named else leaves_results(steps[at]))]
+            if origins and origins[-1] >= index:
+                found.append(step)
+    return found
+
+
+def unfetched(workflow: Workflow, finished: Sequence[Earlier], host: str) -> list[Unfetched]:
+    """Return the steps that have finished on a host and whose newest results no finished download has fetched."""
+    found = []
+    for index, step in enumerate(workflow.steps):
+        if step.host != host or not leaves_results(step) or not any(each.step == step.name for each in finished):
+            continue
+        names = [each.name for each in fetching(workflow.steps, index)]
+        fetches = [each for each in finished if each.step in names]
+        if not any(has_seen_newest(each, finished, step.name) for each in fetches):
+            found.append(Unfetched(step, fetches[-1].step if fetches else ""))
+    return found
