@@ -49,6 +49,11 @@ class Claims:
                 found = self._new_attempt(case, chosen, name, former=found)
             else:
                 self._refuse_if_leased(case, found, daemon_running=daemon_running)
+            if other := self._conductor.dispatch.beside(case, found):
+                raise UsageError(
+                    f"{other.title} of this case goes on, or may: {chosen.name} must not be worked on beside it",
+                    hint=f"wait for its end; what it does: mqi case show {case.key}",
+                )
             if not self._conductor.dispatch.lease_gpus(found):
                 lack = self._conductor.dispatch.lack_of_gpus(found)
                 raise NoFreeGpu(f"{chosen.name} can't begin: {lack.reason}", host=found.host, hint=lack.hint)

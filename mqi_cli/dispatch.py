@@ -3,10 +3,11 @@
 Everything here happens inside a transaction of the conductor. A part that may not go on waits *for a thing*, written in
 `waiting_for`, and is woken in order when that thing changes:
 
-    time  turn  pause  drain  hand  config  host:<name>  jobs:<host>  gpu:<host>
+    time  turn  pause  drain  hand  config  case:<id>  host:<name>  jobs:<host>  gpu:<host>
 
 `turn` is a stage's own `Wait`; `time` a back-off. `hand` is for cases outside every source, which only an operator moves.
-`config` is for what the config no longer has; a conductor that starts with another config asks again.
+`config` is for what the config no longer has; a conductor that starts with another config asks again. `case` is for a
+step of the same case beside which this one must not be worked on.
 Only an attempt that has not begun waits for pause, drain, jobs and GPUs: what runs on a host goes on being looked after.
 """
 
@@ -143,6 +144,20 @@ class Dispatcher:
             self.wake(f"gpu:{part.host}")
         if part.job:
             self.wake(f"jobs:{part.host}")
+        self.wake(f"case:{part.case}")
+
+    def beside(self, case: CaseRow, part: PartRow) -> PartRow | None:
+        """Return the part of another step of the case beside which this part must not be worked on; None mostly."""
+        workflow = self._config.workflows.get(case.workflow)
+        alone = {step.name for step in workflow.steps if step.stage.alone} if workflow else set()
+        if not alone:
+            return None
+        others = [each for each in self._store.parts.live_of_case(case.id) if each.step != part.step]
+        if part.step in alone:
+            others += [each for each in self._store.parts.maybe_alive(case.id) if each.step != part.step]
+        else:
+            others = [each for each in others if each.step in alone and each.state is not PartState.WAITING]
+        return others[0] if others else None
 
     def wake(self, thing: str) -> None:
         """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on.
@@ -173,6 +188,9 @@ class Dispatcher:
             case "config":
                 first = self._store.parts.waiting_for(thing, limit=1)
                 return bool(first) and not self._missing(self._case(first[0]), first[0])
+            case "case":
+                first = self._store.parts.waiting_for(thing, limit=1)
+                return bool(first) and self.beside(self._case(first[0]), first[0]) is None
             case "jobs":
                 return (
                     host in self._config.hosts
@@ -284,6 +302,10 @@ class Dispatcher:
             return Obstacle("pause", "paused by an operator", f"mqi case resume {case.key}")
         if not begun and (drain := self._store.switches.drain()):
             return Obstacle("drain", f"no new work is begun: {drain}", "mqi daemon undrain")
+        if other := self.beside(case, part):
+            return Obstacle(
+                f"case:{case.id}", f"{other.title} of this case goes on, or may", f"mqi case show {case.key}"
+            )
         if part.host and not probe and (obstacle := self._host_obstacle(part.host)):
             return obstacle
         if not begun and part.job and (obstacle := self._jobs_obstacle(part, in_order=in_order)):

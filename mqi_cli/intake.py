@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mqi_cli.case import CaseState, PartState, derive_key
+from mqi_cli.case import PART_LIVE, CaseState, PartState, derive_key
 from mqi_cli.conductor import Conductor
 from mqi_cli.crash_points import crash_point
 from mqi_cli.dispatch import MORE_ROOM
@@ -27,6 +27,7 @@ from mqi_cli.patrol import (
     KnownCase,
 )
 from mqi_cli.quantity import counted, size
+from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow
 
 
@@ -98,10 +99,11 @@ class Intake:
             Finished(part.step, part.part, part.attempt, part.facts, part.created_at, part.ended_at or 0.0)
             for part in newest.values()
         )
+        alive = tuple(part.title for part in parts if part.state in PART_LIVE or part.waiting_for == END_UNPROVEN)
         return CaseView(
             row.key, row.name, row.revision, row.source, row.workflow, Path(row.directory), row.fingerprint, row.state,
             row.step, row.created_at, row.ended_at, frozenset(row.cleared), facts,
-            finished,
+            finished, alive,
         )  # fmt: skip
 
     # ---- cases ----

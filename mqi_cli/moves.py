@@ -113,6 +113,8 @@ class Moves:
         """Add the next attempt of a part, without a turn; what `former` remembered goes along."""
         before = former or self.store.parts.latest(case.id, step.name, part)
         plan = former.plan if former else step.fans_out and not part
+        if step.host in case.cleared:  # what was cleared away before says nothing of what this attempt will leave
+            self.store.cases.update(case.id, cleared=[host for host in case.cleared if host != step.host])
         return self.store.parts.add(
             case=case.id,
             step=step.name,

@@ -144,7 +144,7 @@ class KnownCase:
 class CaseView:
     """A case as patrols and commands see it. Times are wall seconds; `facts` maps (step, part) to what it reported.
 
-    `finished` are the attempts that finished its parts.
+    `finished` are the attempts that finished its parts; `alive` names the parts that go on, or may.
     """
 
     key: str
@@ -161,6 +161,7 @@ class CaseView:
     cleared: frozenset[str] = frozenset()  # hosts on which nothing of it is left
     facts: Mapping[tuple[str, str], Facts] = field(default_factory=dict)
     finished: Sequence[Finished] = ()
+    alive: Sequence[str] = ()
 
 
 class PatrolContext(Protocol):

@@ -172,6 +172,8 @@ class Stage:
     place in it, and returns one sentence a problem. `plan` lists the parts of a step that fans out: `Done` with
     `parts`, their number from 1 to 500; they are then called "1", "2" and so on. What stands behind each is the stage's
     own business: it may hold names, which no message may carry. `stall` is how long a turn may go without a sign (seconds): then its lease is let go.
+    `alone` marks stages that take away what other steps work on: no turn of theirs begins while another step of the case
+    goes on, or may, and no other step's while they are at work.
     """
 
     name: str
@@ -187,4 +189,5 @@ class Stage:
         None  # steps, index, hosts' configs
     )
     stall: float = 600.0
+    alone: bool = False
     local: bool = True  # needs the case's name or directory on the worker's machine; False: its key is enough

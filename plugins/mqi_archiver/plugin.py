@@ -35,6 +35,7 @@ def mqi_stages() -> Sequence[Stage]:
             options=ArchiveOptions,
             summary="files a case's results and input in one proven archive, then clears its hosts",
             check=check_archive,
+            alone=True,
         )
     ]
 

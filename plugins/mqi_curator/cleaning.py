@@ -51,13 +51,15 @@ class Kept:
 def judge(key: str, case: CaseView | None, host: str, workflows: Mapping[str, Workflow]) -> Removable | Kept:
     """Decide about a directory with a case's key for its name. Pure.
 
-    Only what the state database knows and has ended may go; of a case that is done,
+    Only what the state database knows and has ended may go, and nothing of which a part goes on; of a case that is done,
     only when what the host computed is proven to lie elsewhere.
     """
     if case is None:
         return Kept(key, "the state database knows no such case; another installation may use this base_dir")
     if case.state not in (CaseState.CANCELLED, CaseState.DONE):
         return Kept(key, f"the case is {case.state}")
+    if case.alive:
+        return Kept(key, f"{case.state}, but step {case.alive[0]} goes on, or may: mqi case show {key}")
     if case.state is CaseState.CANCELLED:
         return Removable(key, "cancelled")
     workflow = workflows.get(case.workflow)

@@ -41,7 +41,7 @@ def never(case: Any, ctx: Any) -> Done:
 
 UPLOAD = Stage("upload", never, "sftp", HostOptions, attempts=3)
 RUN = Stage("run", never, "ssh-exec", HostOptions, attempts=3, cancel=never, plan=never, job=True)
-ARCHIVE = Stage("archive", never, "archiver", attempts=3)
+ARCHIVE = Stage("archive", never, "archiver", attempts=3, alone=True)
 
 
 class Bench:

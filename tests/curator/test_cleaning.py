@@ -180,6 +180,14 @@ def test_what_a_step_noted_of_attempts_counts_more_than_the_times() -> None:
     assert isinstance(done_by(FILED["qa"], **jumped), Removable), "the clock was set back in between"
 
 
+@pytest.mark.parametrize("state", [CaseState.DONE, CaseState.CANCELLED])
+def test_nothing_goes_while_a_part_of_the_case_goes_on_or_may(state: CaseState) -> None:
+    ended = case(KEYS[0], state, done=ARCHIVED, cleared=("hpc",))
+    assert isinstance(judge(KEYS[0], ended, "hpc", FILED), Removable)
+    found = judge(KEYS[0], replace(ended, alive=("my-run",)), "hpc", FILED)
+    assert "step my-run goes on, or may" in reason(found)
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> LocalHost:
     """A host with four case directories, and with things that are none of mqi's."""

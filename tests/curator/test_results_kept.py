@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from curator.test_look_script import eventually
+
 Step = dict[str, Any]
 
 
@@ -116,6 +118,27 @@ def test_what_was_fetched_and_archived_goes(desk: Desk) -> None:
     assert (desk.doses, desk.fetched) == ({}, ["first"])
 
 
+@pytest.mark.parametrize("clear_host", [False, True])
+def test_no_directory_is_removed_under_a_run_that_was_begun_by_hand(desk: Desk, clear_host: bool) -> None:
+    desk.begin(desk.run, desk.download, desk.archive(clear_host=clear_host))
+    desk.steps("upload", "run", "download")
+    desk.steps(*[] if clear_host else ["archive"])
+    desk.hold.touch()
+    desk.content.write_text("second")
+    run = desk.popen("exec", "run", desk.case)
+    try:
+        eventually(lambda: any((desk.base / "far").glob("*/work/run/_/2")))
+        if clear_host:
+            assert "run of this case goes on" in desk.mqi("archive", "run", desk.case, code=2)
+        else:
+            assert "goes on, or may" in desk.mqi("host", "clean", "here", "--yes")
+    finally:
+        desk.hold.unlink()
+        said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, said
+    assert desk.doses == {"1": "first", "2": "second"}
+
+
 def test_an_attempt_after_the_download_is_fetched_before_its_host_is_cleared(desk: Desk) -> None:
     desk.begin(desk.run, desk.download, desk.archive())
     desk.steps("upload", "run", "download")
@@ -128,4 +151,19 @@ def test_an_attempt_after_the_download_is_fetched_before_its_host_is_cleared(des
     assert "mqi transfer download" in refused
     assert desk.doses == {"1": "first", "2": "second"}
     desk.steps("download", "archive")
+    assert (desk.doses, desk.fetched) == ({}, ["second"])
+
+
+def test_a_run_after_the_case_was_cleared_keeps_its_results_until_they_are_fetched_and_archived(desk: Desk) -> None:
+    desk.begin(desk.run, desk.download, desk.archive())
+    desk.steps("upload", "run", "download", "archive")
+    assert desk.doses == {}
+    desk.content.write_text("second")
+    desk.steps("upload", "run")
+
+    assert "newer results" in desk.mqi("host", "clean", "here", "--yes")
+    desk.steps("download")
+    assert "mqi archive run" in desk.mqi("host", "clean", "here", "--yes")
+    assert desk.doses == {"2": "second"}
+    desk.steps("archive")
     assert (desk.doses, desk.fetched) == ({}, ["second"])

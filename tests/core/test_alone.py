@@ -1,0 +1,137 @@
+"""A step that takes away what other steps work on is not worked on beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqi_cli.case import CaseState, PartState
+from mqi_cli.errors import UsageError
+from mqi_cli.message import EventKind
+
+
+def by_hand(bench: Any, case: Any, stage: str, **more: Any) -> Any:
+    """Take a step into an operator's own hands."""
+    return bench.claims.claim(case.id, stage, worker="hand", daemon_running=False, **more)
+
+
+def at_archive(bench: Any) -> tuple[Any, Any]:
+    """Bring a case to its archive step; return it with that step's command."""
+    case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command())
+    command = bench.command()
+    assert command.step == "archive"
+    return case, command
+
+
+def test_a_case_is_not_archived_by_hand_while_a_run_of_it_goes_on(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    run = by_hand(bench, case, "run")
+
+    with pytest.raises(UsageError, match="run of this case goes on, or may"):
+        by_hand(bench, case, "archive")
+
+    bench.answer(run, EventKind.WAIT, seconds=15.0, note="it runs")
+    with pytest.raises(UsageError, match="run of this case goes on, or may"):
+        by_hand(bench, case, "archive")
+    assert bench.fresh(case).state is CaseState.DONE
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    bench.do(bench.command())
+    assert by_hand(bench, case, "archive").attempt == 2
+
+
+def test_a_run_whose_fate_is_unknown_keeps_its_case_from_being_archived(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.BUG, reason="KeyError", traceback="")
+
+    with pytest.raises(UsageError, match="goes on, or may"):
+        by_hand(bench, case, "archive")
+
+
+def test_the_daemon_archives_a_case_once_the_run_that_was_begun_by_hand_has_ended(bench: Any) -> None:
+    case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command())
+    archive = bench.command()
+    bench.retry(archive)  # the disk was away: it is tried again later
+    run = by_hand(bench, case, "run")
+    bench.clock.turn(1000)
+    bench.store.parts.update(bench.part(case, "run").id, lease_until=bench.clock.now() + 60)
+
+    bench.clockwork.tick()
+
+    assert bench.commands() == []
+    assert bench.part(case).waiting_for == f"case:{case.id}"
+    assert bench.fresh(case).reason == "run of this case goes on, or may"
+    bench.clockwork.tick()
+    assert bench.commands() == [], "nobody waits for nothing"
+    bench.answer(run, EventKind.DONE, facts={})
+    archive = bench.command()
+    assert archive.step == "archive"
+    assert [each.attempt for each in archive.earlier if each.step == "run"] == [2]
+
+
+def test_no_run_is_begun_beside_an_archive_that_is_at_work(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    with pytest.raises(UsageError, match="archive of this case goes on"):
+        by_hand(bench, case, "run")
+    bench.answer(archive, EventKind.ACCEPTED)
+    with pytest.raises(UsageError, match="archive of this case goes on"):
+        by_hand(bench, case, "run")
+    assert bench.store.parts.latest(case.id, "run", "").attempt == 1
+    bench.answer(archive, EventKind.DONE, facts={})
+    assert by_hand(bench, case, "run").attempt == 2
+
+
+def test_a_next_try_waits_until_the_archive_has_ended(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.retry(archive)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.RETRY, reason="it broke", hint="", after=100.0, host="")
+    bench.clock.turn(50)
+    bench.clockwork.tick()
+    assert bench.commands() == [], "the archive waits for the next try, too"
+    bench.clock.turn(60)
+    bench.clockwork.tick()
+    again = bench.command()
+    assert (again.step, again.attempt) == ("run", 3)
+    bench.do(again)
+    assert bench.command().step == "archive"
+
+
+def test_a_new_attempt_on_a_host_ends_its_being_cleared(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.do(archive, cleared=["hpc"])
+    assert bench.fresh(case).cleared == ("hpc",)
+    view = bench.intake.view(bench.fresh(case))
+    assert (view.alive, view.cleared) == ((), {"hpc"})
+
+    run = by_hand(bench, case, "run")
+
+    view = bench.intake.view(bench.fresh(case))
+    assert (view.state, view.alive, view.cleared) == (CaseState.DONE, ("run",), frozenset())
+    bench.answer(run, EventKind.BUG, reason="KeyError", traceback="")
+    assert bench.part(case, "run").state is PartState.FAILED
+    assert bench.intake.view(bench.fresh(case)).alive == ("run",), "nobody knows whether it lives"
+
+
+def test_what_finished_is_told_with_its_newest_attempt_and_its_times(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.do(archive)
+    bench.clock.turn(100)
+    run = by_hand(bench, case, "run")
+    bench.clock.turn(100)
+    bench.answer(run, EventKind.DONE, facts={"exit_code": 0})
+
+    finished = {each.step: each for each in bench.intake.view(bench.fresh(case)).finished}
+
+    assert list(finished) == ["upload", "run", "archive"]
+    assert (finished["run"].attempt, finished["run"].facts) == (2, {"exit_code": 0})
+    assert finished["run"].ended_at - finished["run"].made_at == 100
+    assert finished["run"].made_at - finished["archive"].ended_at == 100
