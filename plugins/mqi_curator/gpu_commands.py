@@ -34,7 +34,11 @@ def list_gpus(operator: Operator, *, look: bool, now: float, json: bool, format:
 def hold_gpu(operator: Operator, text: str, *, hold: bool) -> None:
     """Hold a GPU back from new runs, or give it free again."""
     gpu = find_gpu(text, operator.gpus())
-    name = f"GPU {gpu['index']} of {gpu['host']}"
+    name = (
+        f"GPU {gpu['index']} of {gpu['host']}"
+        if gpu["present"]
+        else f"{gpu['uuid']}, which is gone from {gpu['host']},"
+    )
     if bool(gpu["held"]) == hold:
         say(f"{name} is {'held already' if hold else 'not held'}")
         return
@@ -44,17 +48,23 @@ def hold_gpu(operator: Operator, text: str, *, hold: bool) -> None:
     elif gpu["lease"]:
         say(f"{name} goes to no further run; {gpu['lease']} has it and goes on to its end")
     else:
-        say(f"{name} goes to no run until: mqi gpu release {gpu['host']}:{gpu['index']}")
+        named = f"{gpu['host']}:{gpu['index']}" if gpu["present"] else gpu["uuid"]
+        say(f"{name} goes to no run until: mqi gpu release {named}")
 
 
 def find_gpu(text: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the GPU that is meant: `host:index`, a UUID, or a beginning of one.
 
+    An index is that of a GPU that is there: one that is gone, a card that was replaced say, is named by its UUID alone.
     Raises `UsageError` that lists the candidates, or says where to look.
     """
     host, colon, index = text.rpartition(":")
     if colon:
-        found = [row for row in rows if row["host"] == host and str(row["index"]) == index]
+        had = [row for row in rows if row["host"] == host and str(row["index"]) == index]
+        found = [row for row in had if row["present"]]
+        if had and not found:
+            gone = ", ".join(row["uuid"] for row in had)
+            raise UsageError(f"GPU {text} is gone: {gone}", hint="mqi gpu list; one that is gone is named by its UUID")
     else:
         wanted = text.removeprefix("GPU-").casefold()
         found = [row for row in rows if wanted and row["uuid"].removeprefix("GPU-").casefold().startswith(wanted)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from curator import captured
-from curator.captured import A, B
+from curator.captured import A, B, C
 from curator.machines import FakeSmi
 from mqi_cli import UsageError
 from mqi_cli.hosts.sshd import OpenSSHServer, make_key
@@ -68,9 +68,23 @@ def test_gpus_are_listed_held_and_released(mqi: Mqi, tmp_path: Path, smi: FakeSm
     assert "not held" in mqi("gpu", "release", B)
     assert "mqi gpu list" in mqi("gpu", "hold", "here:7", code=2)
 
+    smi.answers(captured.TWO_A100_MIG_COLUMN.replace(B, C))  # the card was replaced
+    mqi("gpu", "list", "--look")
+    assert "goes to no run until: mqi gpu release here:1" in mqi("gpu", "hold", "here:1")
+    assert f"goes to no run until: mqi gpu release {B}" in mqi("gpu", "hold", B)
+    held = {row["uuid"]: (row["held"], row["present"]) for row in json.loads(mqi("gpu", "list", "--json"))}
+    assert held == {A: (False, True), B: (True, False), C: (True, True)}
+    assert f"{B}, which is gone from here, is given to runs again" in mqi("gpu", "release", B)
+    smi.answers(captured.TWO_A100_MIG_COLUMN.splitlines(keepends=True)[0])
+    mqi("gpu", "list", "--look")
+    assert f"GPU here:1 is gone: {B}, {C}" in mqi("gpu", "hold", "here:1", code=2)
+
 
 def test_a_gpu_may_be_named_by_a_beginning_that_only_one_has() -> None:
-    rows = [{"host": "a", "index": 0, "uuid": "GPU-12aa"}, {"host": "b", "index": 0, "uuid": "GPU-12bb"}]
+    rows = [
+        {"host": "a", "index": 0, "uuid": "GPU-12aa", "present": True},
+        {"host": "b", "index": 0, "uuid": "GPU-12bb", "present": True},
+    ]
     assert find_gpu("12B", rows)["host"] == "b"
     assert find_gpu("b:0", rows)["host"] == "b"
     with pytest.raises(UsageError, match="a:0"):
