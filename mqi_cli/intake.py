@@ -30,6 +30,8 @@ from mqi_cli.quantity import counted, size
 from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow
 
+GONE_TOLD = 7 * 86400.0  # seconds; a GPU that was not seen for so long was taken out
+
 
 class Intake:
     """Applies findings through the conductor."""
@@ -223,8 +225,24 @@ class Intake:
             return
         self._alert(Alert(f"gpus:{seen.host}", False, f"the GPUs of {seen.host} can be read again"))
         self._store.gpus.saw(seen.host, seen.gpus, now=self._clock.now())
+        self._alert(self._gone(seen))
         self._conductor.dispatch.reconcile_gpus(seen.host)
         self._conductor.dispatch.wake(f"gpu:{seen.host}")
+
+    def _gone(self, seen: GpusSeen) -> Alert:
+        """Tell of GPUs that a look did not find. One that is held back is no news: that is how an operator takes note."""
+        topic, now = f"gpu-gone:{seen.host}", self._clock.now()
+        gone = [
+            gpu
+            for gpu in self._store.gpus.all()
+            if gpu.host == seen.host and not (gpu.present or gpu.held or gpu.uuid in seen.unusable)
+            and now - gpu.seen_at < GONE_TOLD
+        ]  # fmt: skip
+        if not gone:
+            return Alert(topic, False, f"no GPU of {seen.host} is missed any more")
+        names = ", ".join(f"GPU {gpu.number} ({gpu.uuid})" for gpu in gone)
+        hint = f"look at the card; if it was taken out: mqi gpu hold {gone[0].uuid}"
+        return Alert(topic, True, f"host {seen.host} no longer lists {names}", hint)
 
     def _alert(self, alert: Alert) -> None:
         now = self._clock.now()

@@ -80,11 +80,15 @@ class GpuSeen:
 
 @dataclass(frozen=True)
 class GpusSeen:
-    """All GPUs of a host at one look; one that is missing is gone. `problem` is set when the look itself failed."""
+    """All GPUs of a host at one look that may be given to runs; `problem` is set when the look itself failed.
+
+    `unusable` are the UUIDs of those that are there and may not. One that is in neither is gone, which is an alert.
+    """
 
     host: str
     gpus: tuple[GpuSeen, ...]
     problem: str = ""
+    unusable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mqi_cli import Alert, GpuSeen
 from mqi_curator.config import AlertsSection
 from mqi_curator.look import Look
 
+_ODD_TOLD = 3  # lines
 _COOLER = 5  # °C below the limit
 _EASIER = 0.9  # of a limit that is passed upwards
 _ROOMIER = 1.2  # of a limit that is passed downwards
@@ -70,6 +71,12 @@ def _gpus(host: str, look: Look, limits: AlertsSection) -> Iterator[Alert]:
         yield Alert(topic, True, text, hint="these are not given to runs; nvidia-smi there tells more")
     else:
         yield Alert(topic, False, f"all GPUs of host {host} can be used")
+    topic = f"gpu-answer:{host}"
+    if look.gpus.odd:
+        text = f"host {host}: beside its GPUs nvidia-smi says: {'; '.join(look.gpus.odd[:_ODD_TOLD])}"
+        yield Alert(topic, True, text, hint="look at the card; GPUs that it lists well are given to runs")
+    else:
+        yield Alert(topic, False, f"nvidia-smi of host {host} lists its GPUs and says nothing else any more")
     yield from _shared(host, look.gpus.gpus)
     yield from _hottest(host, look.gpus.gpus, limits.temperature)
     yield from _fullest(host, look.gpus.gpus, limits.gpu_memory_percent)

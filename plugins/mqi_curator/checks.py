@@ -58,7 +58,7 @@ def gpu_check(label: str, look: GpuLook) -> Check:
     if look.problem:
         return Check(label, Verdict.WARN, look.problem, "run nvidia-smi there; gpu_command in section curator names it")
     text = f"{len(look.gpus)} can be used" if look.gpus else "none"
-    if look.unusable:
-        text = f"{text}; {'; '.join(look.unusable)}"
+    if look.unusable or look.odd:
+        text = "; ".join([text, *look.unusable, *look.odd])
         return Check(label, Verdict.WARN, text, "look at the card, or turn MIG off")
     return Check(label, Verdict.OK, text)

@@ -22,6 +22,14 @@ APP_QUERY = ("--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader")
 # as taken by somebody else.
 UNKNOWN_PROCESS = 0
 
+# Exit codes that tell of one GPU while the query itself was answered: no power cable, interrupts, infoROM, off the bus
+# (nvidia-smi(1), RETURN VALUE). What processes there are is not known once a GPU has fallen off the bus.
+_OF_ONE_GPU = frozenset({8, 10, 14, 15})
+_HARMLESS = frozenset({0, 8, 10, 14})
+
+_UUID = re.compile(r"GPU-[0-9A-Za-z-]+")
+_NOTE = re.compile(r"WARNING:|Unable to determine the device handle for GPU", re.IGNORECASE)
+_COLUMNS = (len(_FIELDS.split(",")), len(_FIELDS.split(",")) + 1)  # without MIG and with it
 _NUMBER = re.compile(r"(\d+)(?:\.\d+)?(?:\s*(?:MiB|%|C))?\Z")
 _BROKEN = ("lost", "requires reset", "err!")
 _OLD_MIG = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/")  # drivers 450 to 460 named a slice after its card
@@ -30,39 +38,76 @@ _NO_DEVICES = "no devices were found"
 
 @dataclass(frozen=True)
 class GpuLook:
-    """What one look at a host's GPUs gave. `unusable` names each GPU that is there and must not be given to a run."""
+    """What one look at a host's GPUs gave.
+
+    `unusable` says of each GPU that is there and must not be given to a run why, `withheld` are their UUIDs. `odd` are the
+    lines that are no rows, where there were rows as well.
+    """
 
     gpus: tuple[GpuSeen, ...] = ()
     unusable: tuple[str, ...] = ()
     problem: str = ""
+    withheld: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int, *, ours: Set[int] | None = None) -> GpuLook:
     """Read the answers to `GPU_QUERY` (or `OLD_GPU_QUERY`) and `APP_QUERY` with their exit codes.
 
     `ours` are the processes that bear the mark of a run of mqi; None where nobody looked.
-    Whatever doesn't read as expected makes a `problem` or leaves a GPU out: one that is in doubt is not given away.
+    Whatever doesn't read as expected leaves a GPU out, or all where it might speak of any: one that is in doubt is not
+    given away. What reads well is, so that a sick card takes no healthy one out of use.
     """
     if _NO_DEVICES in gpus.casefold():
         return GpuLook()
-    if gpu_code != 0:
+    rows, odd = _sorted_out(gpus)
+    if gpu_code != 0 and not (rows and gpu_code in _OF_ONE_GPU):
         return GpuLook(problem=_first_line(gpus) or f"the GPU query ended with code {gpu_code}")
-    if app_code != 0:
+    if odd and not rows:
+        return GpuLook(problem=f"an answer that is not understood: {_first_line(odd[0])}")
+    if app_code not in _HARMLESS:
         return GpuLook(problem=_first_line(apps) or f"the query for GPU processes ended with code {app_code}")
-    processes = _read_apps(apps)
+    notes = [line for line in apps.splitlines() if _NOTE.match(line.strip())]
+    processes = _read_apps("\n".join(line for line in apps.splitlines() if line not in notes))
     if processes is None:
         return GpuLook(problem=f"an answer that is not understood: {_first_line(apps)}")
+    named_oddly = {uuid for line in odd for uuid in _UUID.findall(line)}
     seen: list[GpuSeen] = []
-    unusable: list[str] = []
-    for row in _rows(gpus):
-        if len(row) < 7 or not row[0].isdigit() or not row[1].startswith("GPU-"):
-            return GpuLook(problem=f"an answer that is not understood: {_first_line(', '.join(row))}")
-        fault = _fault(row)
+    unusable: dict[str, str] = {}
+    for row in rows:
+        fault = _fault(row) or _doubt(row, rows, named_oddly)
         if fault:
-            unusable.append(f"GPU {row[0]} ({row[1]}) {fault}")
+            unusable[row[1]] = f"GPU {row[0]} ({row[1]}) {fault}"
         else:
             seen.append(_read_gpu(row, processes.get(row[1], ()), ours))
-    return GpuLook(tuple(seen), tuple(unusable))
+    lines = dict.fromkeys(_first_line(line) for line in [*odd, *notes])
+    return GpuLook(tuple(seen), tuple(unusable.values()), withheld=tuple(unusable), odd=tuple(lines))
+
+
+def _sorted_out(text: str) -> tuple[list[list[str]], list[str]]:
+    """Return the rows that name a GPU in its proper columns, and the lines that don't.
+
+    A row with fewer columns than the others, or more, may be shifted: then nothing in it is where it seems to be.
+    """
+    rows = [(line, [item.strip() for item in line.split(",")]) for line in text.splitlines() if line.strip()]
+    well = [len(row) in _COLUMNS and row[0].isdigit() and bool(_UUID.fullmatch(row[1])) for _, row in rows]
+    most = max((len(row) for (_, row), fits in zip(rows, well, strict=True) if fits), default=0)
+    fits = [each and len(row) == most for (_, row), each in zip(rows, well, strict=True)]
+    return (
+        [row for (_, row), each in zip(rows, fits, strict=True) if each],
+        [line for (line, _), each in zip(rows, fits, strict=True) if not each],
+    )
+
+
+def _doubt(row: Sequence[str], rows: Sequence[Sequence[str]], named_oddly: Set[str]) -> str:
+    """Say why a row can't be believed beside the others."""
+    if row[1] in named_oddly:
+        return "stands in a line that is not understood, too"
+    if sum(each[1] == row[1] for each in rows) > 1:
+        return "is listed twice"
+    if sum(each[0] == row[0] for each in rows) > 1:
+        return "shares its number with another"
+    return ""
 
 
 def refuses_mig(text: str) -> bool:
@@ -91,7 +136,7 @@ def _fault(row: Sequence[str]) -> str:
         return "is lost or needs a reset"
     if "unknown error" in values[0]:  # the memory's size is always known to a driver that reaches the card
         return "does not answer its driver"
-    if len(row) > 7 and row[7].casefold() == "enabled":
+    if len(row) > 7 and "enabled".startswith(row[7].casefold()):  # an answer that was cut off may end in the word
         return "is in MIG mode; slices are not given to runs"
     return ""
 

@@ -78,7 +78,7 @@ def _report(ctx: PatrolContext, name: str, look: Look) -> None:
     if look.gpus is not None:
         if look.gpus.problem:
             ctx.log.warning("host %s: GPUs: %s", name, look.gpus.problem)
-        ctx.report(GpusSeen(name, look.gpus.gpus, problem=look.gpus.problem))
+        ctx.report(GpusSeen(name, look.gpus.gpus, problem=look.gpus.problem, unusable=look.gpus.withheld))
     for alert in alerts_of(name, look, ctx.config.alerts):
         ctx.report(alert)
 

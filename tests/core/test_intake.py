@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mqi_cli.case import CaseState
-from mqi_cli.patrol import Alert, CaseSeen, CaseVanished
+from mqi_cli.patrol import Alert, CaseSeen, CaseVanished, GpuSeen, GpusSeen
 
 
 def seen(snapshot: str, **changes: Any) -> CaseSeen:
@@ -120,3 +120,36 @@ def test_an_alert_is_raised_once_and_cleared_once(bench: Any) -> None:
 
     assert bench.store.switches.alerts() == []
     assert [event.kind for event in bench.store.events.latest(limit=10)] == ["alert", "all-clear"]
+
+
+def test_a_gpu_that_is_no_longer_listed_is_one_alert_until_it_is_back(bench: Any) -> None:
+    bench.gpus(3)
+    bench.gpus(1)
+    bench.clock.turn(30)
+    bench.gpus(1)
+    (alert,) = bench.store.switches.alerts()
+    assert (alert["topic"], alert["text"]) == ("gpu-gone:hpc", "host hpc no longer lists GPU 1 (GPU-1), GPU 2 (GPU-2)")
+    assert alert["hint"].endswith("mqi gpu hold GPU-1")
+    bench.gpus(3)
+    assert bench.store.switches.alerts() == []
+    told = [event.kind for event in bench.store.events.latest(limit=9) if event.kind in ("alert", "all-clear")]
+    assert told == ["alert", "all-clear"]
+
+
+def test_a_gpu_that_is_there_and_unusable_or_was_taken_out_is_not_missed(bench: Any) -> None:
+    bench.gpus(3)
+    bench.acts.hold_gpu("GPU-1", held=True)
+    bench.intake.take(GpusSeen("hpc", (GpuSeen("GPU-0", 0),), unusable=("GPU-2",)))
+    assert bench.store.switches.alerts() == []
+    bench.gpus(1)
+    (alert,) = bench.store.switches.alerts()
+    assert "GPU-2" in alert["text"] and "GPU-1" not in alert["text"]
+    bench.clock.turn(7 * 86400)
+    bench.gpus(1)
+    assert bench.store.switches.alerts() == []
+
+
+def test_a_look_that_failed_misses_no_gpu(bench: Any) -> None:
+    bench.gpus(2)
+    bench.intake.take(GpusSeen("hpc", (), problem="no driver"))
+    assert [alert["topic"] for alert in bench.store.switches.alerts()] == ["gpus:hpc"]

@@ -60,6 +60,9 @@ LOST = (
     "Unable to determine the device handle for GPU 0000:09:00.0: GPU is lost.  Reboot the system to recover this GPU\n"
 )
 
+INFOROM = "WARNING: infoROM is corrupted at gpu 0000:41:00.0\n"  # code 14; after the rows, on the same stream
+NO_UUID = "2, [Unknown Error], NVIDIA A100-SXM4-40GB, [Unknown Error], [Unknown Error], [Unknown Error], [Unknown Error], [N/A]\n"
+
 APPS = f"""\
 {B}, 12033
 {B}, 12034

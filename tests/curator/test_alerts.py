@@ -78,6 +78,14 @@ def test_gpus_that_can_not_be_used_are_an_alert_until_there_are_none() -> None:
     assert active(Look(gpus=GpuLook()))["gpu-unusable:hpc"] is False
 
 
+def test_what_the_driver_says_beside_its_gpus_is_one_alert_until_it_is_silent() -> None:
+    odd = Look(gpus=GpuLook((GpuSeen("GPU-0", 0),), odd=("WARNING: infoROM is corrupted at gpu 0000:41:00.0",)))
+    (alert,) = (each for each in alerts_of("hpc", odd, AlertsSection()) if each.active)
+    assert alert.topic == "gpu-answer:hpc"
+    assert alert.text.endswith("says: WARNING: infoROM is corrupted at gpu 0000:41:00.0")
+    assert active(Look(gpus=GpuLook()))["gpu-answer:hpc"] is False
+
+
 def test_a_look_that_failed_says_nothing_about_what_it_did_not_see() -> None:
     assert active(Look(gpus=GpuLook(problem="no driver"))) == {}
     assert active(Look()) == {}

@@ -107,12 +107,72 @@ def test_a_driver_error_is_a_problem_in_its_own_words(text: str, code: int, said
     assert look.gpus == ()
 
 
-@pytest.mark.parametrize("text", [captured.LOST, "\x1b[31mwat\x1b[0m, eh\n", f"x, {A}, n, 1, 1, 1, 1\n"])
-def test_an_answer_that_is_not_understood_is_a_problem_and_never_a_guess(text: str) -> None:
-    look = read(captured.TWO_A100 + text)
+@pytest.mark.parametrize("text", [captured.LOST, "\x1b[31mwat\x1b[0m, eh\n", f"x, {A}, n, 1, 1, 1, 1\n", "0, " + A])
+def test_an_answer_of_which_nothing_is_a_row_is_a_problem_and_never_a_guess(text: str) -> None:
+    look = read(text)
     assert look.gpus == ()
     assert "not understood" in look.problem
     assert look.problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [captured.INFOROM, captured.LOST, captured.NO_UUID, "\x1b[31mwat\x1b[0m, eh\n", f"2, {C}, A100, 40960, 5, 0\n"],
+)
+def test_a_line_that_is_no_row_takes_no_healthy_gpu_out_of_use(line: str) -> None:
+    for text in (captured.TWO_A100_MIG_COLUMN + line, line + captured.TWO_A100_MIG_COLUMN):
+        look = read(text, captured.APPS)
+        assert look.problem == ""
+        assert [(gpu.uuid, gpu.index, gpu.memory_total) for gpu in look.gpus] == [(A, 0, 40960), (B, 1, 40960)]
+        (odd,) = look.odd
+        assert odd.isprintable()
+        assert odd.split(",")[0].strip() in line.replace("\x1b", " ")
+
+
+def test_a_row_that_may_be_shifted_is_not_read() -> None:
+    named = f"2, {C}, NVIDIA A100, 40GB, 40960, 5, 0, 31, Disabled\n"  # a name with a comma
+    assert [gpu.uuid for gpu in read(captured.TWO_A100_MIG_COLUMN + named).gpus] == [A, B]
+    without_mig = f"2, {C}, NVIDIA A100-SXM4-40GB, 40960, 5, 0, 31\n"
+    look = read(captured.TWO_A100_MIG_COLUMN + without_mig)
+    assert ([gpu.uuid for gpu in look.gpus], len(look.odd)) == ([A, B], 1)
+
+
+@pytest.mark.parametrize(
+    "line", [f"x, {B}, n, 1, 1, 1, 1\n", f"2, {B}, NVIDIA A100-SXM4-40GB, 40960, 5, 0, 30, Disabled\n"]
+)
+def test_a_gpu_that_is_named_twice_is_not_offered(line: str) -> None:
+    look = read(captured.TWO_A100_MIG_COLUMN + line)
+    assert [gpu.uuid for gpu in look.gpus] == [A]
+    assert look.withheld == (B,)
+
+
+def test_gpus_that_share_a_number_are_not_offered() -> None:
+    look = read(captured.TWO_A100_MIG_COLUMN + f"1, {C}, NVIDIA A100-SXM4-40GB, 40960, 5, 0, 30, Disabled\n")
+    assert [gpu.uuid for gpu in look.gpus] == [A]
+    assert look.withheld == (B, C)
+    assert "shares its number" in look.unusable[0]
+
+
+def test_an_answer_that_was_cut_off_offers_no_gpu_in_mig_mode() -> None:
+    sliced, card = captured.MIG.splitlines()
+    for end in range(len(sliced) + 1):
+        assert [gpu.uuid for gpu in read(f"{card}\n{sliced[:end]}").gpus] == [B]
+
+
+@pytest.mark.parametrize("line", [captured.INFOROM, captured.LOST])
+def test_a_note_of_the_driver_among_the_processes_hides_none(line: str) -> None:
+    look = read(captured.TWO_A100, captured.APPS + line)
+    assert [gpu.processes for gpu in look.gpus] == [(977,), (12033, 12034)]
+    assert look.odd == (line.strip(),)
+    assert read(captured.TWO_A100 + line, captured.APPS + line).odd == (line.strip(),), "told once"
+
+
+def test_an_exit_code_that_tells_of_one_gpu_takes_no_other_away() -> None:
+    look = read(captured.TWO_A100 + captured.INFOROM, captured.APPS + captured.INFOROM, gpu_code=14, app_code=14)
+    assert [gpu.uuid for gpu in look.gpus] == [A, B]
+    assert read(captured.TWO_A100 + captured.LOST, gpu_code=15).problem == ""
+    assert "lost" in read(captured.TWO_A100, captured.LOST, app_code=15).problem, "who computes there is not known"
+    assert read(captured.TWO_A100, gpu_code=139).problem
 
 
 def test_gpus_whose_processes_are_unknown_are_not_offered() -> None:

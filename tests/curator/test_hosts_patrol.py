@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from curator import captured
-from curator.captured import A, B
+from curator.captured import A, B, C
 from curator.machines import FakeSmi, Round
 from mqi_cli import Alert, Clock, Completed, GpusSeen, Host, HostSeen, HostUnreachable
 from mqi_cli.config.model import LocalHostSection
@@ -72,6 +72,7 @@ def test_a_lost_card_raises_an_alert_and_is_not_among_the_gpus(tmp_path: Path, s
     ctx = go({"here": local(tmp_path)}, gpu_command=[str(smi.program)])
     (gpus,) = ctx.of(GpusSeen)
     assert [gpu.uuid for gpu in gpus.gpus] == [A]
+    assert gpus.unusable == (B, C)
     (alert,) = (alert for alert in ctx.of(Alert) if alert.active)
     assert B in alert.text
 
