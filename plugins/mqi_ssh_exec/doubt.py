@@ -82,9 +82,11 @@ def is_silent(job: Job, status: JobStatus) -> bool:
 
 
 def stalled(ctx: StageContext, status: JobStatus) -> bool:
-    """Whether a run's log has not grown for its `stall_limit`."""
+    """Whether a run's log has not grown for its `stall_limit`. One that is not kept, for want of space, can't tell."""
     if status.asked == "stalled":
         return True
+    if status.log_lost:
+        return False
     limit: float = ctx.options.stall_limit
     known = ctx.facts.get("grown") or []
     if not (isinstance(known, list) and len(known) == 3 and known[0] == status.attempt and known[2] <= status.clock):

@@ -266,8 +266,14 @@ class Log:
         try:
             return os.open(self.place + b"/%d" % self.first, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError:
-            self.lost = 1
+            self.lose()
             return -1
+
+    def lose(self) -> None:
+        """Keep no more of the output, and leave `mqi-job`'s mark of that, which takes no space."""
+        self.lost = 1
+        with contextlib.suppress(OSError):
+            os.chmod(self.place, stat.S_IMODE(os.stat(self.place).st_mode) | stat.S_ISUID)
 
     def add(self, data: bytes) -> None:
         """Keep a piece of output. Where there is no space, what comes is passed over: the log may not stop the run."""
@@ -279,7 +285,7 @@ class Log:
             try:
                 written = os.write(self.number, rest[: self.room - self.size])
             except OSError:
-                self.lost = 1
+                self.lose()
                 return
             self.size += written
             rest = rest[written:]

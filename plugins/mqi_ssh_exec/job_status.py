@@ -67,6 +67,7 @@ class JobStatus:
     silence: str = ""  # what its program wrote when it said nothing
     log_bytes: int = 0
     log_complete: bool = True
+    log_lost: bool = False  # there was no space for it: what the run writes now is not kept
     tail: str = ""  # the end of its log, where a look at many runs was asked for it
     matched: tuple[tuple[int, int, int], ...] = ()  # of outputs asked for with it: files, empty ones, bytes
 
@@ -124,6 +125,7 @@ def read_report(text: str) -> JobStatus:
         refused=values.get("refused", ""),
         log_bytes=_whole(values, "log") or 0,
         log_complete=values.get("log_cut", "0") == "0" and values.get("log_lost", "0") == "0",
+        log_lost=values.get("log_lost", "0") != "0",
         matched=read_outputs(text),
     )
 

@@ -149,6 +149,8 @@ def _look_after(ctx: StageContext, job: Job, status: JobStatus) -> Wait:
         note = f"asked to end: {_processes(status.processes)} left on {ctx.host.name}"
     else:
         note = f"running for {span(status.seconds)} on {ctx.host.name}"
+        if status.log_lost:
+            note += "; what it writes is not kept: there was no space for its log"
     return Wait(pause, note)
 
 

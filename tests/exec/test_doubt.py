@@ -137,5 +137,6 @@ def test_a_wall_clock_that_jumps_ends_no_run_and_no_wait(ctx: Any) -> None:
     ctx.options = ctx.options.model_copy(update={"stall_limit": 60.0})
     assert not stalled(ctx, running) and not stalled(ctx, jumped)
     assert stalled(ctx, replace(running, clock=120.0))
+    assert not stalled(ctx, replace(running, clock=120.0, log_lost=True)), "there was no space for its log"
     assert not stalled(ctx, replace(running, clock=3.0)), "the host was restarted: what was before counts no more"
     assert since(ctx, "absent", replace(running, clock=3.0)) == 0.0

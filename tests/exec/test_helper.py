@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from exec.far_side import FarSide, alive, lines_of, processes_below, start_time, until
-from mqi_ssh_exec.helper_calls import submit_call
-from mqi_ssh_exec.job_status import JobState, read_report
+from mqi_ssh_exec.helper_calls import submit_call, survey_call
+from mqi_ssh_exec.job_status import JobState, read_report, read_survey
 
 STUBBORN = """
 trap '' TERM
@@ -348,6 +348,25 @@ def test_a_file_system_without_space_for_the_log_does_not_stop_the_run(far_side:
     program = subprocess.run(limited, input=call.stdin, capture_output=True, env=far_side.environment, timeout=60)
     status = read_report(program.stdout.decode())
     assert (status.state, status.code, status.log_complete) == (JobState.FINISHED, 0, False)
+
+
+def test_a_run_whose_log_finds_no_space_is_told_as_one_that_goes_on_without_it(
+    far_side: FarSide, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    order = far_side.order(f"head -c 3000000 /dev/zero; until [ -e {go} ]; do sleep 0.1; done", log_limit=1_000_000)
+    call = submit_call(far_side.far_helper, far_side.place(), order, wait=0)
+    limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 128; exec sh "$@"', "sh", *call.argv[1:]]
+    subprocess.run(limited, input=call.stdin, capture_output=True, env=far_side.environment, timeout=60, check=True)
+    until(lambda: far_side.status().log_lost)
+    assert far_side.status().state is JobState.RUNNING
+    place = far_side.place()
+    seen = read_survey(far_side.call(survey_call(far_side.far_helper, [place])))[str(place.part), 1]
+    assert seen.log_lost and 0 < seen.log_bytes < 100_000
+    go.touch()
+    ended = far_side.status(wait=10)
+    assert (ended.state, ended.code, ended.log_lost) == (JobState.FINISHED, 0, True)
+    assert not far_side.submit("echo well", attempt=2, wait=10).log_lost
 
 
 def test_the_beginning_and_the_end_are_written_down_with_all_that_identifies_the_run(one_side: FarSide) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,19 @@ def test_a_run_that_goes_on_is_adopted(side: QuickSide) -> None:
     status = side.submit("sleep 300")
     assert (status.state, status.processes) == (JobState.RUNNING, 2)
     assert side.kill().reason == "operator"
+
+
+def test_a_log_that_finds_no_space_is_marked_as_the_helper_marks_it(side: QuickSide) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))  # the runner inherits it
+    try:
+        order = side.order("head -c 3000000 /dev/zero; sleep 300", log_limit=1_000_000)
+        assert side.quickly(order, attempt=1, wait=0) == BEGUN
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    until(lambda: side.status().log_lost)
+    assert side.status().state is JobState.RUNNING
+    assert side.kill().log_lost
 
 
 def test_the_program_is_written_for_an_old_python() -> None:
