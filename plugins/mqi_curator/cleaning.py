@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -48,8 +48,14 @@ class Kept:
     reason: str
 
 
-def judge(key: str, case: CaseView | None, host: str, workflows: Mapping[str, Workflow]) -> Removable | Kept:
-    """Decide about a directory with a case's key for its name. Pure.
+def judge(
+    key: str,
+    case: CaseView | None,
+    host: str,
+    workflows: Mapping[str, Workflow],
+    base_dirs: Mapping[str, str] | None = None,
+) -> Removable | Kept:
+    """Decide about a directory with a case's key for its name. `base_dirs` are those of all hosts. Pure.
 
     Only what the state database knows and has ended may go, and nothing of which a part goes on; of a case that is done,
     only when what the host computed is proven to lie elsewhere.
@@ -65,32 +71,55 @@ def judge(key: str, case: CaseView | None, host: str, workflows: Mapping[str, Wo
     workflow = workflows.get(case.workflow)
     if workflow is None:
         return Kept(key, f"done, but the config has no workflow {case.workflow} any more to judge by")
-    if left := unfetched(workflow, case.finished, host):
+    hosts = _may_be_one(workflow, host, base_dirs or {})
+    if left := [each for name in hosts for each in unfetched(workflow, case.finished, name)]:
         mend = f": mqi transfer download {key} --step {left[0].download}" if left[0].download else ""
         return Kept(key, f"done, but {left[0]}{mend}")
     if host in case.cleared:
         return Removable(key, "done, and cleared once already")
-    return _judge_archived(key, case, workflow, host)
+    return _judge_archived(key, case, workflow, hosts)
 
 
-def _judge_archived(key: str, case: CaseView, workflow: Workflow, host: str) -> Removable | Kept:
-    """Ask for an archive that holds the newest of everything that was fetched from a host."""
-    fetches = [step.name for step in workflow.steps if step.stage.name == DOWNLOAD and step.host == host]
-    names = [step.name for step in workflow.steps]
+def _may_be_one(workflow: Workflow, host: str, base_dirs: Mapping[str, str]) -> list[str]:
+    """Return the hosts of a workflow whose directories may be the one that is seen on a host.
+
+    Two hosts of the config may lead to one file system: the one with a queue and the one without. A case of which no step
+    works on this host has its directory here by such a way, or from a config that was changed.
+    """
+    known = list(dict.fromkeys(step.host for step in workflow.steps if step.host))
+    if host not in known:
+        return known
+    return [name for name in known if name == host or (host in base_dirs and base_dirs.get(name) == base_dirs[host])]
+
+
+def _judge_archived(key: str, case: CaseView, workflow: Workflow, hosts: Sequence[str]) -> Removable | Kept:
+    """Ask for an archive that holds the newest of everything that was fetched from these hosts."""
+    done = {each.step for each in case.finished}
+    fetches = [step.name for step in workflow.steps if step.stage.name == DOWNLOAD and step.host in hosts]
     reason = "not archived: its results may lie nowhere else"
-    for archive in (step.name for step in workflow.steps if step.stage.name == _ARCHIVE):
-        for each in (each for each in case.finished if each.step == archive):
-            late = [name for name in fetches if names.index(name) > names.index(archive)]
-            late += [name for name in fetches if name not in late and not has_seen_newest(each, case.finished, name)]
-            late = [name for name in late if any(done.step == name for done in case.finished)]
-            if not late:
+    before: list[str] = []
+    for step in workflow.steps:
+        for archive in (each for each in case.finished if each.step == step.name and step.stage.name == _ARCHIVE):
+            if late := [name for name in fetches if name in done and name not in before]:
+                reason = f"what step {late[0]} fetched is not archived: it comes after step {step.name}"
+            elif old := [
+                name for name in before if name in fetches and not has_seen_newest(archive, case.finished, name)
+            ]:
+                again = f"mqi archive run {key} --step {step.name}"
+                reason = f"step {old[0]} has fetched results since it was archived: {again}"
+            else:
                 return Removable(key, "done and archived")
-            reason = f"step {late[0]} has fetched results since it was archived: mqi archive run {key} --step {archive}"
+        before.append(step.name)
     return Kept(key, f"done, but {reason}")
 
 
 def survey(
-    host: Host, find: Callable[[str], CaseView | None], workflows: Mapping[str, Workflow], *, owner: str
+    host: Host,
+    find: Callable[[str], CaseView | None],
+    workflows: Mapping[str, Workflow],
+    base_dirs: Mapping[str, str] | None = None,
+    *,
+    owner: str,
 ) -> tuple[list[Removable], list[Kept]]:
     """Look through a host's base directory. `find` gives a key's case.
 
@@ -105,7 +134,7 @@ def survey(
             key = key_of(entry.name, owner)
             if key is None or not entry.is_dir:
                 continue
-            found = judge(key, find(key), host.name, workflows)
+            found = judge(key, find(key), host.name, workflows, base_dirs)
             if isinstance(found, Removable) and (foreign := _foreign(files, host.base_dir / entry.name)):
                 things = "1 thing" if foreign == 1 else f"{foreign} things"
                 found = Kept(key, f"{found.reason}, but {things} in it did not come from mqi")
@@ -168,14 +197,15 @@ def clear_in_time(ctx: PatrolContext) -> None:
 def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
     """Remove what may go; yield each key as it is gone."""
     finish_removals(host, owner=ctx.owner)
-    removable, _ = survey(host, ctx.case, ctx.workflows, owner=ctx.owner)
+    base_dirs = {name: str(ctx.host(name).config.base_dir) for name in ctx.hosts}
+    removable, _ = survey(host, ctx.case, ctx.workflows, base_dirs, owner=ctx.owner)
     for going in removable:
         if ctx.stopping():
             return
         case = ctx.case(going.key)  # time has passed since the survey
         if case is None or case.state is not CaseState.DONE or (case.ended_at or before) >= before:
             continue
-        if isinstance(judge(case.key, case, host.name, ctx.workflows), Removable):
+        if isinstance(judge(case.key, case, host.name, ctx.workflows, base_dirs), Removable):
             remove(host, case.key, owner=ctx.owner)
             yield case.key
 

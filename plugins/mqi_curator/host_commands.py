@@ -100,7 +100,7 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
     """Remove from a host what is left of cases that need nothing there any more."""
     host = operator.host(name)
     workflows = operator.config.workflows
-    removable, kept = survey(host, operator.case, workflows, owner=operator.owner)
+    removable, kept = survey(host, operator.case, workflows, _base_dirs(operator), owner=operator.owner)
     if not dry_run:
         finish_removals(host, owner=operator.owner)
     for each in kept:
@@ -118,9 +118,13 @@ def clean_host(operator: Operator, name: str, *, dry_run: bool, yes: bool, ask: 
     say(f"Removed on {name}: {directories(removed)}.")
 
 
+def _base_dirs(operator: Operator) -> dict[str, str]:
+    return {name: str(section.base_dir) for name, section in operator.config.hosts.items()}
+
+
 def _remove(operator: Operator, host: Host, going: Removable) -> bool:
     case = operator.case(going.key)  # time has passed at the question
-    found = judge(going.key, case, host.name, operator.config.workflows)
+    found = judge(going.key, case, host.name, operator.config.workflows, _base_dirs(operator))
     if isinstance(found, Kept):
         say(f"stays   {going.key}  it was begun again meanwhile: {found.reason}")
         return False

@@ -130,7 +130,9 @@ def test_results_that_were_never_fetched_keep_their_directory_though_the_case_is
     assert "never fetched" in reason(judge(KEYS[0], archived, "hpc", late))
     cleared = replace(archived, cleared=frozenset({"hpc"}))
     assert "never fetched" in reason(judge(KEYS[0], cleared, "hpc", flow)), "they came after it was cleared"
-    assert isinstance(judge(KEYS[0], archived, "other", flow), Removable), "nothing was computed there"
+    assert "never fetched" in reason(judge(KEYS[0], archived, "other", flow)), (
+        "it may be the same place by another name"
+    )
 
 
 def test_each_host_is_judged_by_what_was_computed_there() -> None:
@@ -141,6 +143,21 @@ def test_each_host_is_judged_by_what_was_computed_there() -> None:
     attempts = {name: (1, {}) for name in ("my-upload", "my-run", "my-download", "up", "far", "my-archive")}
     assert isinstance(done_by(flow, "hpc", **attempts), Removable)
     assert "results of step far were never fetched" in reason(done_by(flow, "two", **attempts))
+
+
+def test_hosts_that_lead_to_one_directory_are_judged_as_one() -> None:
+    flow = Workflow("qa", (step("my-upload", host="login"), step("my-run", host="queue"), step("my-archive")))
+    archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run", "my-archive"))
+    apart = {"login": "/scratch/mqi", "queue": "/work/mqi"}
+    assert isinstance(judge(KEYS[0], archived, "login", {"qa": flow}, apart), Removable)
+    found = judge(KEYS[0], archived, "login", {"qa": flow}, {"login": "/scratch/mqi", "queue": "/scratch/mqi"})
+    assert "results of step my-run were never fetched" in reason(found)
+
+
+def test_what_was_fetched_after_the_archive_step_keeps_its_directory() -> None:
+    flow = workflow("upload", "run", "archive", "download")
+    attempts: Any = {"my-upload": (1, {}), "my-run": (1, {}), "my-archive": (1, {}), "my-download": (1, {})}
+    assert "it comes after step my-archive" in reason(done_by(flow, **attempts))
 
 
 def test_what_a_later_run_has_made_its_own_of_need_not_be_fetched() -> None:
@@ -275,7 +292,7 @@ def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalH
         """An operator's desk with one case, which is begun again at the question."""
 
         def __init__(self) -> None:
-            self.config = SimpleNamespace(workflows=FILED)
+            self.config = SimpleNamespace(workflows=FILED, hosts={"hpc": host.config})
             self.owner = ""
             self.state = CaseState.CANCELLED
 
@@ -355,6 +372,7 @@ def test_a_host_that_does_not_answer_is_a_line_in_the_log(host: LocalHost, caplo
     class Deaf:
         name = "hpc"
         base_dir = host.base_dir
+        config = host.config
 
         def files(self) -> Any:
             raise HostUnreachable("host hpc does not answer", host="hpc")
