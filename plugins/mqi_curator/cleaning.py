@@ -151,10 +151,11 @@ def _foreign(files: Files, root: PurePosixPath) -> int:
     return sum(name not in _OURS and not name.startswith(".") for name in names)
 
 
-def remove(host: Host, key: str, *, owner: str) -> None:
-    """Remove a case's directory on a host.
+def remove(host: Host, key: str, *, owner: str, still: Callable[[], bool] = lambda: True) -> bool:
+    """Remove a case's directory on a host; False where it was begun again at the last moment and is left.
 
-    It is renamed out of its place first: a case that is begun again meanwhile finds nothing there rather than half.
+    It is renamed out of its place first: a case that is begun again meanwhile finds nothing there rather than half. Then
+    `still` is asked whether it may go: who began before saw it in its place, and gets it back.
     """
     finish_removals(host, owner=owner)
     with host.files() as files:
@@ -163,7 +164,11 @@ def remove(host: Host, key: str, *, owner: str) -> None:
         files.make_directory(place.parent, parents=True, exist_ok=True)
         if files.stat(root) is not None:
             files.rename(root, place)
+            if not still() and files.stat(root) is None:
+                files.rename(place, root)
+                return False
             files.remove_tree(place)
+    return True
 
 
 def finish_removals(host: Host, *, owner: str) -> None:
@@ -205,8 +210,11 @@ def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
         case = ctx.case(going.key)  # time has passed since the survey
         if case is None or case.state is not CaseState.DONE or (case.ended_at or before) >= before:
             continue
-        if isinstance(judge(case.key, case, host.name, ctx.workflows, base_dirs), Removable):
-            remove(host, case.key, owner=ctx.owner)
+
+        def still(key: str = going.key) -> bool:
+            return isinstance(judge(key, ctx.case(key), host.name, ctx.workflows, base_dirs), Removable)
+
+        if still() and remove(host, case.key, owner=ctx.owner, still=still):
             yield case.key
 
 

@@ -123,14 +123,18 @@ def _base_dirs(operator: Operator) -> dict[str, str]:
 
 
 def _remove(operator: Operator, host: Host, going: Removable) -> bool:
-    case = operator.case(going.key)  # time has passed at the question
-    found = judge(going.key, case, host.name, operator.config.workflows, _base_dirs(operator))
-    if isinstance(found, Kept):
-        say(f"stays   {going.key}  it was begun again meanwhile: {found.reason}")
-        return False
-    remove(host, going.key, owner=operator.owner)
-    operator.report(CaseCleared(going.key, host.name))
-    return True
+    def look() -> Removable | Kept:
+        case = operator.case(going.key)
+        return judge(going.key, case, host.name, operator.config.workflows, _base_dirs(operator))
+
+    found = look()  # time has passed at the question
+    if isinstance(found, Removable):
+        if remove(host, going.key, owner=operator.owner, still=lambda: isinstance(look(), Removable)):
+            operator.report(CaseCleared(going.key, host.name))
+            return True
+        found = look()
+    say(f"stays   {going.key}  it was begun again meanwhile: {found.reason}")
+    return False
 
 
 def _confirm(question: str, *, yes: bool, ask: Callable[[str], str] | None) -> None:

@@ -314,6 +314,27 @@ def test_a_case_that_is_begun_again_while_the_operator_thinks_stays(host: LocalH
         assert files.stat(RemoteLayout(host.base_dir, KEYS[0]).input) is not None
 
 
+def test_a_case_that_is_begun_again_in_the_moment_of_its_removal_gets_its_directory_back(host: LocalHost) -> None:
+    root = Path(host.base_dir) / KEYS[0]
+    seen: list[bool] = []
+
+    def still() -> bool:
+        seen.append(root.exists())
+        return False
+
+    assert not remove(host, KEYS[0], owner="", still=still)
+    assert seen == [False], "asked when nobody can begin in it any more"
+    assert (root / "input" / "a.ptn").read_text() == "x"
+
+    ending = filed(KEYS[0])
+    patrol = Round(host, ending)
+    looks = iter((ending, ending, ending))
+    began = replace(ending, alive=("my-run",))
+    patrol.case = lambda key: next(looks, began) if key == KEYS[0] else None  # type: ignore[method-assign]
+    assert patrol.go() == sorted(KEYS)
+    assert (patrol.reported, list(looks)) == ([], [])
+
+
 class Round:
     """A round of the patrol that clears, over cases given by key."""
 
