@@ -47,21 +47,38 @@ class Obstacle:
 
 
 class Dispatcher:
-    """Gives turns to parts. `settle` brings a case's own state in line after a change of its parts."""
+    """Gives turns to parts. `settle` brings a case's own state in line after a change of its parts; `fail` ends a part."""
 
     def __init__(
-        self, store: Store, config: Config, clock: Clock, random: Random, *, settle: Callable[[int], None]
+        self,
+        store: Store,
+        config: Config,
+        clock: Clock,
+        random: Random,
+        *,
+        settle: Callable[[int], None],
+        fail: Callable[[CaseRow, PartRow, str, str], None],
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._random = random
         self._settle = settle
+        self._fail = fail
 
-    def give_turn(self, part: PartRow, *, in_order: bool = False, probe: bool = False, settle: bool = True) -> bool:
+    def give_turn(
+        self,
+        part: PartRow,
+        *,
+        in_order: bool = False,
+        probe: bool = False,
+        settle: bool = True,
+        earlier: tuple[Earlier, ...] | None = None,
+    ) -> bool:
         """Queue the part's next turn, or let it wait for what is in the way. True when it was queued.
 
-        With `settle` false the caller brings the case in line afterwards.
+        With `settle` false the caller brings the case in line afterwards. Who gives turns to many parts of one step at
+        once reads what the steps before it left but once, and hands it over as `earlier`.
         """
         case = self._case(part)
         obstacle = self._obstacle(case, part, in_order=in_order, probe=probe)
@@ -75,22 +92,44 @@ class Dispatcher:
                 self._settle(part.case)
             return False
         now = self._clock.now()
-        command = self.command(case, part, turn=part.turn + 1)
+        command = self.command(case, part, turn=part.turn + 1, earlier=earlier)
+        try:
+            body = _encoded(command)
+        except MessageError as error:  # the clock would try again for ever, and to no avail
+            reason = f"what the steps before it left is more than a message carries: {error}"
+            self._fail(case, part, reason, f"fewer steps or parts in the workflow, then: mqi case rerun {case.key}")
+            if settle:
+                self._settle(part.case)
+            return False
         self._store.parts.update(
             part.id, state=PartState.QUEUED, turn=command.turn, waiting_for="", due_at=None, worker="", hint="",
             reason=f"queued for a worker of {part.lane}", lease_until=now + self._config.daemon.lease,
         )  # fmt: skip
-        self._store.messages.put_out(command.id, part=part.id, lane=part.lane, body=_encoded(command), now=now)
+        self._store.messages.put_out(command.id, part=part.id, lane=part.lane, body=body, now=now)
         if settle:
             self._settle(part.case)
         return True
 
-    def command(self, case: CaseRow, part: PartRow, *, turn: int) -> Command:
+    def earlier(self, case: CaseRow, step: str, *, of_part: bool) -> tuple[Earlier, ...]:
+        """Return what the steps before this one left, in their order; for one of its parts, also what its plan left."""
+        names = [each.name for each in self._config.workflows[case.workflow].steps]
+        found = self._store.parts.finished(case.id, names[: names.index(step) + 1])
+        # in their order parts that follow one another take little room in a message
+        found.sort(key=lambda done: (names.index(done.step), len(done.part), done.part))
+        return tuple(
+            Earlier(done.step, done.part, done.attempt, dict(done.facts))
+            for done in found
+            if done.step != step or (done.plan and of_part)
+        )
+
+    def command(
+        self, case: CaseRow, part: PartRow, *, turn: int, earlier: tuple[Earlier, ...] | None = None
+    ) -> Command:
         """Return the command for a turn of a part, with what earlier steps reported and the GPUs it has."""
-        steps = self._config.workflows[case.workflow].steps
-        names = [each.name for each in steps]
-        place = names.index(part.step)
-        before = names[:place]
+        step = self._config.workflows[case.workflow].step(part.step)
+        assert step is not None  # noqa: S101  what the config has lost is an obstacle
+        if earlier is None:
+            earlier = self.earlier(case, part.step, of_part=bool(part.part))
         return Command(
             id=command_id(case.key, part.step, part.part, part.attempt, turn),
             lane=part.lane,
@@ -107,12 +146,8 @@ class Dispatcher:
             plan=part.plan,
             facts=dict(part.facts),
             gpus=tuple(GpuLease(gpu.uuid, gpu.number) for gpu in self._store.gpus.leased_by(part.id)),
-            earlier=tuple(
-                Earlier(done.step, done.part, done.attempt, dict(done.facts))
-                for done in self._store.parts.finished(case.id, [*before, part.step])
-                if done.step != part.step or (done.plan and part.part)
-            ),
-            digest=step_digest(steps[place], salt=self._config.key_salt),
+            earlier=earlier,
+            digest=step_digest(step, salt=self._config.key_salt),
             owner=self._store.owner,
         )
 

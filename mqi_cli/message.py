@@ -12,21 +12,22 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mqi_cli.case import KEY_PATTERN
+from mqi_cli.earlier import MAX_PARTS as MAX_PARTS
+from mqi_cli.earlier import Earlier as Earlier
+from mqi_cli.earlier import Facts as Facts
+from mqi_cli.earlier import JSONValue as JSONValue
+from mqi_cli.earlier import packed, unpacked
 from mqi_cli.layout import OWNER_PATTERN
 
 VERSION = 1
 MAX_BYTES = 64 * 1024  # RabbitMQ 4.3 takes 16 MiB; ids never need more than this
 MAX_FACTS_BYTES = 4 * 1024
-MAX_PARTS = 500  # of a step that fans out: each later command names them all
 EVENTS_LANE = "conductor"
 
 _NAMESPACE = uuid.UUID("7d1c56f2-6a5b-5d0e-9a3e-1f0b3c2d4e5f")
-
-JSONValue = Any
-Facts = Mapping[str, JSONValue]
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -34,16 +35,6 @@ _V = TypeVar("_V")
 
 class MessageError(ValueError):
     """A message that cannot be read, with the reason: it belongs among the dead letters."""
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A finished part of an earlier step: which attempt finished, and what it reported."""
-
-    step: str
-    part: str
-    attempt: int
-    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +126,8 @@ def encode(message: Command | Event) -> bytes:
     body: dict[str, JSONValue] = {"v": VERSION, "type": type(message).__name__.lower()}
     for each in fields(message):
         body[each.name] = _plain(getattr(message, each.name))
+    if isinstance(message, Command):
+        body["earlier"] = packed(message.earlier)
     try:
         data = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
@@ -167,7 +160,7 @@ def decode(data: bytes) -> Command | Event:
 def _plain(value: JSONValue) -> JSONValue:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, GpuLease | Earlier):
+    if isinstance(value, GpuLease):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return dict(value)
@@ -202,7 +195,7 @@ class _Reader:
             plan=self._take("plan", bool) if "plan" in self._body else False,
             facts=self._object("facts"),
             gpus=tuple(_Reader(each).gpu() for each in self._objects("gpus")),
-            earlier=tuple(_Reader(each).earlier() for each in self._objects("earlier")),
+            earlier=tuple(record for each in self._objects("earlier") for record in _Reader(each).earlier()),
             digest=self._text("digest", empty=True),
             owner=self._owner() if "owner" in self._body else "",  # absent as `plan` is
         )
@@ -232,15 +225,16 @@ class _Reader:
     def gpu(self) -> GpuLease:
         return self._finished(GpuLease(uuid=self._text("uuid"), index=self._whole("index")))
 
-    def earlier(self) -> Earlier:
-        return self._finished(
-            Earlier(
-                step=self._text("step"),
-                part=self._text("part", empty=True),
-                attempt=self._whole("attempt", least=1),
-                facts=self._object("facts"),
-            )
-        )
+    def earlier(self) -> list[Earlier]:
+        step = self._text("step")
+        if "attempts" not in self._body:
+            part, attempt = self._text("part", empty=True), self._whole("attempt", least=1)
+            return self._finished([Earlier(step, part, attempt, self._object("facts"))])
+        first, attempts = self._whole("first", least=1), self._take("attempts", list)
+        try:
+            return self._finished(unpacked(step, first, attempts))
+        except ValueError as error:
+            raise MessageError(f"the finished parts of a step: {error}") from error
 
     def _finished(self, message: _T) -> _T:
         if self._body:

@@ -13,7 +13,7 @@ from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
 from mqi_cli.clock import Clock
 from mqi_cli.config.loaded import Config
 from mqi_cli.dispatch import Dispatcher
-from mqi_cli.message import Facts
+from mqi_cli.message import Earlier, Facts
 from mqi_cli.stage import Step
 from mqi_cli.standing import standing
 from mqi_cli.store import Store
@@ -35,7 +35,7 @@ class Moves:
         self.config = config
         self.clock = clock or Clock()
         self.random = random or Random()  # noqa: S311  jitter, not a secret
-        self.dispatch = Dispatcher(store, config, self.clock, self.random, settle=self.settle)
+        self.dispatch = Dispatcher(store, config, self.clock, self.random, settle=self.settle, fail=self._fail)
 
     def step_of(self, case: CaseRow, name: str) -> Step | None:
         """Return a step of the case's workflow; None when the config no longer has it."""
@@ -91,13 +91,14 @@ class Moves:
         if step is None:
             self.hold(case, f"the config has no step {plan.step} in workflow {case.workflow} any more", hint=LOST_STEP)
             return
+        earlier = self.dispatch.earlier(case, plan.step, of_part=True)
         for number in range(1, int(facts["parts"]) + 1):
-            self._begin_attempt(self.add_attempt(case, step, part=str(number)))
+            self._begin_attempt(self.add_attempt(case, step, part=str(number)), earlier=earlier)
 
-    def _begin_attempt(self, attempt: PartRow) -> None:
+    def _begin_attempt(self, attempt: PartRow, *, earlier: tuple[Earlier, ...] | None = None) -> None:
         """Give an attempt its first turn, unless it is due later; who asked settles the case, once for all its parts."""
         if attempt.due_at is None:
-            self.dispatch.give_turn(attempt, settle=False)
+            self.dispatch.give_turn(attempt, settle=False, earlier=earlier)
 
     def add_attempt(
         self,
@@ -202,10 +203,13 @@ class Moves:
 
         Nothing is known of its run then: it keeps its GPUs until a next attempt or a cancel has ended that run.
         """
+        self._fail(case, part, reason, hint)
+        self.settle(case.id)
+
+    def _fail(self, case: CaseRow, part: PartRow, reason: str, hint: str) -> None:
         self.end(part, PartState.FAILED, proven=False, reason=reason, hint=hint)
         self.store.cases.update(case.id, cancelling=False)
         self.note_failure(case, part, reason)
-        self.settle(case.id)
 
     def note_failure(
         self, case: CaseRow, part: PartRow, reason: str, *, actor: str = "conductor", detail: str = ""

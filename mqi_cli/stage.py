@@ -115,7 +115,9 @@ class StageContext(Protocol):
     turn: int
     owner: str  # this installation's mark in the names of its directories on hosts
     workflow: Workflow  # all steps, to look up another one's options
-    earlier: Sequence[Earlier]  # what the finished parts of earlier steps reported, and the plan of this one
+    # What the finished parts of earlier steps reported, step by step in their order, and the plan of this one. Where that
+    # is too much for a message, the facts of a step's parts are empty but for the part of the same number.
+    earlier: Sequence[Earlier]
     facts: Facts  # what this part remembered in earlier turns and attempts
     gpus: Sequence[GpuLease]
 

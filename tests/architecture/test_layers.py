@@ -24,7 +24,7 @@ SOURCES = {"mqi_cli": ROOT, **{path.name: path.parent for path in sorted((ROOT /
 LAYERS = {
     "ground": "errors clock crash_points quantity printable retry restarts signals sqlite lock invocation notify child forked machine "
     "hosts.streams",
-    "words": "case manifest message layout placeholders",
+    "words": "case manifest earlier message layout placeholders",
     "borders": "hosts.base scheduler broker.base broker.doorbell",
     "what plugins give": "stage step_digest fetched patrol check hookspecs sources testing",
     "config": "config.*",

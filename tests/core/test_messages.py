@@ -103,6 +103,78 @@ def test_a_command_that_an_earlier_version_left_in_a_queue_is_understood() -> No
     assert decode(changed(COMMAND, plan=..., owner=...)) == replace(COMMAND, owner="")
 
 
+@given(
+    st.lists(
+        st.builds(
+            Earlier,
+            st.sampled_from(["run", "simulate"]),
+            st.integers(-1, 600).map(str) | st.sampled_from(["", "01", "²", "x"]),
+            st.integers(1, 3) | st.integers(1, 10**6),
+            st.just({}) | st.just({"files": 1}),
+        ),
+        max_size=20,
+    )
+    | st.builds(
+        lambda first, attempts: [Earlier("run", str(first + n), each) for n, each in enumerate(attempts)],
+        st.integers(0, 499),
+        st.lists(st.integers(1, 3), max_size=40),
+    )
+)
+def test_whatever_earlier_steps_left_comes_out_as_it_went_in(earlier: list[Earlier]) -> None:
+    message = replace(COMMAND, earlier=tuple(earlier))
+
+    assert decode(encode(message)) == message
+
+
+def test_the_finished_parts_of_a_step_take_little_room() -> None:
+    parts = tuple(Earlier("simulate", str(number), 1 + (number == 7)) for number in range(1, 501))
+    short = {"step": "simulate", "first": 1, "attempts": [[1, 6], 2, [1, 493]]}
+
+    assert json.loads(encode(replace(COMMAND, earlier=parts)))["earlier"] == [short]
+
+
+def test_twelve_steps_of_500_parts_with_as_many_different_numbers_of_tries_fit() -> None:
+    steps = [f"a-step-with-a-rather-long-name-{number}" for number in range(10, 22)]
+    plan = {"parts": 500, "plan": "0" * 32, "passed_over": 100_000}
+    earlier = [
+        Earlier(step, str(number or ""), 1000 - number, {} if number else plan)
+        for step in steps
+        for number in range(501)
+    ]
+
+    assert len(encode(replace(COMMAND, earlier=tuple(earlier)))) < MAX_BYTES / 2
+
+
+def test_parts_that_an_earlier_version_wrote_out_one_by_one_are_understood() -> None:
+    written = [{"step": "simulate", "part": str(number), "attempt": 1, "facts": {}} for number in range(1, 4)]
+
+    command = decode(changed(COMMAND, earlier=written))
+
+    assert isinstance(command, Command)
+    assert command.earlier == tuple(Earlier("simulate", str(number), 1) for number in range(1, 4))
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"first": 0, "attempts": [1]},
+        {"first": 1, "attempts": []},
+        {"first": 1, "attempts": [0]},
+        {"first": 1, "attempts": [True]},
+        {"first": 1, "attempts": [[1, 0]]},
+        {"first": 1, "attempts": [[1, 2, 3]]},
+        {"first": 1, "attempts": [[1, 10**12]]},
+        {"first": 499, "attempts": [1, 1, 1]},
+        {"first": 1, "attempts": [1], "part": "1"},
+        {"first": 1, "attempts": {}},
+        {"attempts": [1]},
+    ],
+)
+def test_parts_that_are_not_exactly_ours_are_refused(short: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        decode(changed(COMMAND, earlier=[{"step": "run", **short}]))
+
+
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_json_does_not_know_is_refused(word: str) -> None:
     body = encode(EVENT).replace(b'"at":12.5', f'"at":{word}'.encode())
