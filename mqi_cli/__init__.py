@@ -105,6 +105,7 @@ _FACE = {
     "Size": "config.values",
     "LocalPath": "config.values",
     "Secret": "config.values",
+    "ShellText": "config.values",
     "IGNORED_SUFFIXES": "sources",
     "case_directories": "sources",
     "check_local": "placeholders",
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
     from mqi_cli.config.values import Duration as Duration
     from mqi_cli.config.values import LocalPath as LocalPath
     from mqi_cli.config.values import Secret as Secret
+    from mqi_cli.config.values import ShellText as ShellText
     from mqi_cli.config.values import Size as Size
     from mqi_cli.errors import CaseError as CaseError
     from mqi_cli.errors import GiveUp as GiveUp

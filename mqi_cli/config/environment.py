@@ -1,9 +1,9 @@
-"""`${NAME}` in the config's texts: filled from the environment. `$$` is a literal dollar."""
+"""`${NAME}` in the config's texts: filled from the environment. `$$` is a literal dollar. Texts for a shell are left alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mqi_cli.config.problems import KeyPath, Problems, clipped, nearest, related
@@ -15,10 +15,14 @@ _NOTHING_ELSE = re.compile(r"(\$\{" + _NAME + r"\})+\Z")
 
 
 class Environment:
-    """Fills `${NAME}`, and remembers which values came from it: `used` maps a key path to the names."""
+    """Fills `${NAME}`, and remembers which values came from it: `used` maps a key path to the names.
 
-    def __init__(self, environ: Mapping[str, str], problems: Problems) -> None:
+    What stands at one of the paths in `as_written` is not touched.
+    """
+
+    def __init__(self, environ: Mapping[str, str], problems: Problems, *, as_written: Collection[KeyPath] = ()) -> None:
         self._environ = environ
+        self._as_written = as_written
         self._problems = problems
         problems.mask = self._mask
         self.used: dict[KeyPath, tuple[str, ...]] = {}
@@ -26,6 +30,8 @@ class Environment:
 
     def fill(self, value: Any, path: KeyPath) -> Any:
         """Return the value with all its texts filled, however deep; what can't be is a problem and stays as it is."""
+        if path in self._as_written:
+            return value
         if isinstance(value, dict):
             return {key: self.fill(each, (*path, key)) for key, each in value.items()}
         if isinstance(value, list):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from mqi_cli.config import crosscheck
+from mqi_cli.config.as_written import as_written
 from mqi_cli.config.document import Document
 from mqi_cli.config.environment import Environment
 from mqi_cli.config.find import default_state_path
@@ -65,7 +66,8 @@ class _Loading:
         self._environ = environ
         self._file = document.file
         self._base = document.file.absolute().parent if document.file else None
-        self._environment = Environment(environ, problems)
+        shell = as_written(document.data, offer) if offer else ()
+        self._environment = Environment(environ, problems, as_written=shell)
         self._data = {
             key: self._environment.fill(value, (key,))
             for key, value in document.data.items()

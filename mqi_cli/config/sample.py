@@ -34,7 +34,8 @@ HEAD = """\
 ##
 ## Keys behind one # show their defaults: take the # and the blank after it away. Durations: 500ms 30s 10m 2h 7d;
 ## sizes: 500MB 2GiB. Relative paths begin at this file's directory, ${{NAME}} in a text comes from the environment
-## ($$ is a dollar), and a secret stands in a file of its own that nobody else may read.
+## ($$ is a dollar; in a run's `command` both are left to the host's shell), and a secret stands in a file of its own
+## that nobody else may read.
 """
 
 # What the first workflow does: enough to see a case go through, with nothing but this machine's own programs.

@@ -1,14 +1,21 @@
-"""The kinds of value that the config adds to YAML's own: durations, sizes, local paths, secrets."""
+"""The kinds of value that the config adds to YAML's own: durations, sizes, local paths, secrets, a shell's text."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
 from mqi_cli.config.find import local_path_from
+
+
+@dataclass(frozen=True)
+class AsWritten:
+    """Marks a value in which `${NAME}` and `$$` mean nothing to us."""
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\Z")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -104,3 +111,5 @@ TimeOfDay = Annotated[
 LocalPath = Annotated[Path, BeforeValidator(_parse_path), WithJsonSchema({"type": "string", "format": "path"})]
 # Filled from `${ENV}` or from the file that the companion key `<key>_file` names. Shown as asterisks everywhere.
 Secret = SecretStr
+
+ShellText = Annotated[str, AsWritten()]  # its `$NAME`, `${NAME}` and `$$` are for the shell that reads it

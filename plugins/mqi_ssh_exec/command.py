@@ -1,6 +1,6 @@
 """Commands: the placeholders in an operator's shell text, and the script that is sent to the host. Pure.
 
-Values are quoted for the shell; the text around them is the operator's own and goes as it is. What a part stands for
+Values are quoted for the shell; the text around them is the operator's own and goes as it is, `${NAME}` and `$$` with it. What a part stands for
 may be a file's name that anybody wrote, `$(…)` among its characters: it may stand only where its quotes are the only
 ones, else they would end the operator's, and the shell would run it. No case name ever gets here: names hold patients'
 ids, and a command line is seen by every user of its host.
@@ -15,7 +15,13 @@ from collections.abc import Iterator, Mapping
 NAMES = ("input_dir", "work_dir", "case_key", "part", "part_index", "gpu_ids", "gpu_uuids")
 STEP = "step."
 PART = "part."
-_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_OURS = rf"(?:{'|'.join((*NAMES, 'case_name'))}|step\.[a-z0-9][a-z0-9_-]*|part\.[A-Za-z0-9_]+)\}}"
+_BODY = r"[^{}()'\"`\\]*"  # with quotes inside, only the shell could say where it ends: then braces are written twice
+_OF_SHELL = rf"\$\{{(?!{_OURS}){_BODY}(?:\$\{{{_BODY}\}}{_BODY})*\}}"  # ${NAME}, ${NAME:-${OTHER}}
+# `$$` was once the way to write `$`. Before a brace, where the shell's own number would make no sense, it still is.
+_OLD_DOLLAR = r"(?<![$\\])\$"
+_TOKEN = re.compile(rf"{_OLD_DOLLAR}\$(?=\{{\{{)|(?:{_OLD_DOLLAR})?{_OF_SHELL}|\{{\{{|\}}\}}|\{{([^{{}}]*)\}}|[{{}}]")
+_BARE_DOLLAR = re.compile(r"(?<![$\\])\$\Z")
 _STEP_NAME = re.compile(r"step\.[a-z0-9][a-z0-9_-]*\Z")
 _PLAIN = ("", "(")
 _EXPOSED = {"'": "inside quotes", '"': "inside quotes", "`": "inside backquotes"}
@@ -35,6 +41,8 @@ def check_command(template: str) -> list[str]:
                 problems.append(
                     f"a single {token[0]} at character {token.start() + 1}; a literal brace is written twice"
                 )
+        elif re.match(_OURS, f"{name}}}") and _BARE_DOLLAR.search(template, 0, token.start()):
+            problems.append(f"${{{name}}} would be a variable of the host's shell; the placeholder is {{{name}}}")
         elif name == "case_name":
             problems.append("{case_name} may hold a patient's id and goes into no command; take {case_key}")
         elif name not in NAMES and not _STEP_NAME.match(name) and not _GROUP_NAME.match(name):
@@ -113,7 +121,11 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     """Return the command with each placeholder's value, quoted for the shell. Raises `KeyError` for one without a value."""
 
     def replace(token: re.Match[str]) -> str:
-        return token[0][0] if token[1] is None else shlex.quote(values[token[1]])
+        if token[1] is not None:
+            return shlex.quote(values[token[1]])
+        if token[0].startswith("$"):
+            return token[0].removeprefix("$") if token[0].startswith("$$") else token[0]
+        return token[0][0]
 
     return _TOKEN.sub(replace, template)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mqi_cli import Duration, Section, Size, Step, StepOptions
+from mqi_cli import Duration, Section, ShellText, Size, Step, StepOptions
 from mqi_ssh_exec.command import check_command, check_quoting, groups_named, steps_named, uses
 from mqi_ssh_exec.extra_lines import problem_of
 from mqi_ssh_exec.for_each import ForEachOption, check_for_each
@@ -103,11 +103,11 @@ class RunOptions(StepOptions):
     """Options of a step `run`."""
 
     host: str = Field(description="The host that it runs on.")
-    command: str = Field(
+    command: ShellText = Field(
         min_length=1,
         description="Shell text for /bin/sh; ends at the first line that fails. Placeholders: {input_dir}, {work_dir}, "
         "{step.NAME}, {case_key}, {gpu_ids}, {gpu_uuids}; with for_each {part}, {part_index}, {part.GROUP}. A literal brace "
-        "is written twice.",
+        "is written twice; $NAME, ${NAME} and $$ are for the host's shell.",
     )
     for_each: ForEachOption = Field(
         None,

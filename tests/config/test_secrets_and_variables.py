@@ -25,6 +25,26 @@ def test_a_variable_is_filled_in_and_a_double_dollar_is_a_dollar(desk):
     assert config.hosts["hpc"].base_dir == "/x/$1/$HOME/${WHO}"
 
 
+def test_a_command_is_the_hosts_shells_and_nothing_of_it_is_filled_in_here(desk):
+    desk.environ = {**desk.environ, "SCRATCH": "/here"}
+
+    config = desk.load("""\
+        hosts: {hpc: {type: local, base_dir: "${SCRATCH}"}}
+        workflows:
+          qa:
+            - run:
+                host: hpc
+                command: "x $$ ${HOME} ${SCRATCH:-/tmp} ${NOWHERE}"
+                environment: {PLACE: "${SCRATCH}"}
+        """)
+
+    options = config.workflows["qa"].steps[0].options
+    assert options.command == "x $$ ${HOME} ${SCRATCH:-/tmp} ${NOWHERE}"
+    assert options.environment == {"PLACE": "/here"}
+    shown = {each.key: each for each in settings(config)}
+    assert "${" not in shown["workflows.qa[0].run.command"].origin
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

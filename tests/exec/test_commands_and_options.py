@@ -90,6 +90,38 @@ def test_a_parts_text_where_the_shell_would_read_it_is_refused(command: str, sai
     assert check_quoting(command.replace("part.field", "part").replace("{part}", "{work_dir}")) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "on_the_host"),
+    [
+        ("a $$ $HOME ${HOME} ${HOME:-${TMPDIR}} ${#A} ${A%.*}", None),
+        ("> /tmp/scratch.$$", None),
+        ("> /tmp/scratch.$$.{part_index}", "> /tmp/scratch.$$.7"),
+        ("> /tmp/scratch.$${part_index}", "> /tmp/scratch.$$7"),
+        ("$$$HOME $$${HOME} \\$${HOME}", None),
+        ('"${HOME}"/{part_index}', '"${HOME}"/7'),
+        ("${{HOME}} ${{A:-{part_index}}}", "${HOME} ${A:-7}"),
+        ("$${HOME} $${{HOME}} $${{A:-x}}", "${HOME} ${HOME} ${A:-x}"),  # as it was written when `$$` was a `$`
+    ],
+)
+def test_what_the_shell_of_the_host_is_to_read_reaches_it_as_it_stands(command: str, on_the_host: str | None) -> None:
+    assert check_command(command) == [] == check_quoting(command)
+    assert fill(command, {"part_index": "7"}) == (on_the_host or command)
+
+
+def test_a_placeholder_that_is_written_like_a_variable_is_told() -> None:
+    assert check_command("cat ${input_dir}/x ${part.field}") == [
+        "${input_dir} would be a variable of the host's shell; the placeholder is {input_dir}",
+        "${part.field} would be a variable of the host's shell; the placeholder is {part.field}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", ['${A:-"} {part} "}', "${A:-$(} {part} )}", "${A:-'} {part} '}", "${A:-\\} {part} }"]
+)
+def test_a_variable_of_the_shell_hides_no_quotes_in_which_a_parts_text_would_be_read(command: str) -> None:
+    assert "a literal brace is written twice" in check_command(command)[0]
+
+
 def test_the_environment_reaches_the_command_as_it_is() -> None:
     value = "line\nbreak $(id) 'q'"
     done = subprocess.run(["sh"], input=script('printf %s "$V"', {"V": value}), capture_output=True, check=True)
