@@ -12,6 +12,7 @@ from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.claims import named_part
 from mqi_cli.conductor import Conductor
 from mqi_cli.errors import UsageError
+from mqi_cli.moves import ENDED_BY_HAND
 from mqi_cli.standing import counted
 from mqi_cli.store.records import CaseRow, PartRow
 
@@ -207,6 +208,37 @@ class Acts:
         self._conductor.overtake(part, reason="cancelled by an operator")
         self._conductor.settle(case.id)
         return f"part {name} is cancelled; the others go on"
+
+    def end_step(self, identity: int, step: str) -> list[str]:
+        """Begin nothing more of the step that a case stands at; return the parts whose runs are to be ended.
+
+        What may live on a host is ended by the daemon, or by the caller, who then says so by `ended`. When all have ended
+        the case is held. Nothing changes, and none is returned, where the case doesn't stand at this step or doesn't go on.
+        """
+        with self._store.transaction():
+            case = self._conductor.case(identity)
+            live = [each for each in self._store.parts.live_of_case(case.id) if each.step == step == case.step]
+            if not live or case.cancelling:
+                return []
+            self._note(case, "cancel", f"end of step {step} asked for")
+            runs = [each for each in live if self._conductor.may_live(each)]
+            for each in live:  # first what has not begun: it must not take the place of what is ended
+                if each not in runs:
+                    self._conductor.overtake(each, reason=ENDED_BY_HAND, hint=f"mqi case retry {case.key}")
+            for each in runs:
+                if not each.cancel:
+                    self._store.parts.update(each.id, cancel=True, ended_at=None)
+                    self._conductor.dispatch.give_turn(self._part(each.id), settle=False)
+            self._conductor.settle(case.id)
+            return [each.part for each in runs]
+
+    def ended(self, identity: int, step: str, part: str) -> None:
+        """Take note that nothing of a part that `end_step` named lives any more, nor ever will: the caller has proven it."""
+        with self._store.transaction():
+            case = self._conductor.case(identity)
+            found = self._store.parts.latest(case.id, step, part)
+            if found is not None and found.cancel and found.state in PART_LIVE and not case.cancelling:
+                self._conductor.end_cancelled(case, found, note="")
 
     def set_priority(self, identity: int, priority: int) -> str:
         """Let a case go before others (higher) or after them where they wait for one thing."""

@@ -101,6 +101,13 @@ class Claims:
             parts = self._store.parts.of_step(identity, step)
             return [part.part for part in parts if part.state is not PartState.DONE]
 
+    def is_ended(self, command: Command) -> bool:
+        """Whether an operator has ended what was claimed by this command, or lets it be ended."""
+        with self._store.reading():
+            case = self._store.cases.by_key(command.case)
+            part = self._store.parts.latest(case.id, command.step, command.part) if case else None
+            return part is not None and (part.cancel or part.state is PartState.CANCELLED)
+
     def _part_names(self, case: CaseRow, step: Step) -> list[str]:
         return [part.part for part in counted(self._store.parts.of_step(case.id, step.name))]
 

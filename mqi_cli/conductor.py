@@ -253,8 +253,7 @@ class Conductor(Moves):
         )
 
     def _cancelled(self, case: CaseRow, part: PartRow, event: Event) -> None:
-        self.end(part, PartState.CANCELLED, reason=str(event.data.get("note", "")))
-        self.finish_cancel(case)
+        self.end_cancelled(case, part, note=str(event.data.get("note", "")))
 
 
 def _progress_of(part: PartRow, told: Facts) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mqi_cli.store.records import CaseRow, PartRow
 
 log = logging.getLogger("mqi.conductor")
 
+ENDED_BY_HAND = "an operator ended it"
 LOST_STEP = "add it again and mqi daemon reload, then: mqi case retry; or from the start: mqi case rerun"
 
 
@@ -170,7 +171,11 @@ class Moves:
             until = found.by.due_at
             if found.by.waiting_for.startswith("host:"):
                 until = self.store.hosts.get(found.by.host).until
-        elif found.state is CaseState.HELD and found.by.part and case.state is not CaseState.HELD:
+        elif (
+            found.state is CaseState.HELD
+            and (found.by.part or found.by.state is PartState.CANCELLED)  # who fails a step's one part has noted it
+            and case.state is not CaseState.HELD
+        ):
             self.note(case, kind="held", text=f"held: {case.step}: {found.reason}")
         self.move(case, found.state, reason=found.reason, hint=found.hint, until=until)
 
@@ -240,9 +245,17 @@ class Moves:
         assert found is not None  # noqa: S101
         return found
 
-    def overtake(self, part: PartRow, *, reason: str = "overtaken") -> None:
+    def overtake(self, part: PartRow, *, reason: str = "overtaken", hint: str = "") -> None:
         """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
-        self.end(part, PartState.CANCELLED, reason=reason)
+        self.end(part, PartState.CANCELLED, reason=reason, hint=hint)
+
+    def end_cancelled(self, case: CaseRow, part: PartRow, *, note: str) -> None:
+        """End an attempt that was to be cancelled and is proven ended on its host; the case with it, if that was meant."""
+        by_itself = not case.cancelling
+        reason, hint = (ENDED_BY_HAND, f"mqi case retry {case.key}") if by_itself else (note, "")
+        self.end(part, PartState.CANCELLED, reason=reason, hint=hint)
+        self.finish_cancel(case)
+        self.settle(case.id)
 
     def finish_cancel(self, case: CaseRow) -> None:
         """Cancel a case once none of its parts is live any more."""

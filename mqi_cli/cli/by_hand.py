@@ -138,9 +138,8 @@ class ByHand:
         operator = self._operator
         event = _event(command, kind, self._numbers[kind], data, worker=self._worker, at=operator.clock.now())
         if not operator.conductor.apply(event) and kind is not EventKind.PROGRESS:
-            raise CaseError(
-                f"{command.step} of this case was taken over meanwhile", hint=f"mqi case why {command.case}"
-            )
+            what = "ended by an operator" if operator.claims.is_ended(command) else "taken over"
+            raise CaseError(f"{command.step} of this case was {what} meanwhile", hint=f"mqi case why {command.case}")
 
     @contextlib.contextmanager
     def _renewing(self, turn: Turn) -> Iterator[None]:

@@ -331,6 +331,18 @@ class Operator:
 
         return ByHand(self).perform(stage, self.row(text), step=step, part=part, overrides=overrides or {})
 
+    def end_step(self, text: str, step: str) -> list[str]:
+        """Begin nothing more of the step that a case stands at; return the parts whose runs are to be ended on their host.
+
+        The case is held once all have ended. Whoever ends them here tells each by `ended`.
+        """
+        parts: list[str] = self.acts.end_step(self.row(text).id, step)
+        return parts
+
+    def ended(self, text: str, step: str, part: str) -> None:
+        """Take note that nothing lives any more, nor ever will, of a part that `end_step` has returned."""
+        self.acts.ended(self.row(text).id, step, part)
+
     def hand(self) -> str:
         """Name this process as the holder of a lease."""
         from mqi_cli.machine import machine_name

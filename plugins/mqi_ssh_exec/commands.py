@@ -86,7 +86,11 @@ def exec_kill(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """End a run with all that it started; without --part, the runs of all parts. Its case is then held; `mqi case cancel` ends the case as well."""
+    """End a run with all that it started; without --part, the runs of all parts, and no further part begins.
+
+    The case is then held: `mqi case retry` goes on with it, `mqi case cancel` ends it as well. With --part the other parts
+    go on first.
+    """
     from mqi_cli import Clock, Operator, UsageError
     from mqi_ssh_exec.watching import kill
 

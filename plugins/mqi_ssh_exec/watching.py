@@ -1,4 +1,4 @@
-"""What `mqi exec` does: show a run, end it. It looks at the host; it changes no case."""
+"""What `mqi exec` does: show a run, end it. It looks at the host; only the end of a whole step changes its case."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mqi_cli import CaseError, Column, GiveUp, Operator, StageContext, UsageError, say, show
+from mqi_cli import CaseError, CaseState, Column, GiveUp, Operator, StageContext, UsageError, say, show
 from mqi_ssh_exec.doubt import is_silent
 from mqi_ssh_exec.job import FORCE_AFTER, Job, look_at_all
 from mqi_ssh_exec.job_status import OVER, JobState, JobStatus
@@ -126,10 +126,19 @@ def kill(
 ) -> None:
     """End what runs of a step, or of one part of it, and say what survived. Raises `CaseError` when something did.
 
-    `gone` takes the operator's word for it that a run on a machine out of sight can't live any more.
+    Of a whole step that the case stands at, nothing begins any more, and the case is held. `gone` takes the operator's
+    word for it that a run on a machine out of sight can't live any more.
     """
+    names = [part] if part else operator.part_names("run", case, step=step)
+    ctx, _ = look_at(operator, case, step=step, part=names[0], attempt=None)
+    view = operator.find(case)
+    goes_on = view.step == ctx.step and view.state in (CaseState.READY, CaseState.RUNNING, CaseState.WAITING)
+    if goes_on and not part and not gone:
+        if confirmed(f"End what runs of step {ctx.step} on {ctx.host.name}, and hold its case?"):
+            _end_step(operator, case, ctx.step, elapsed)
+        return
     found = False
-    for name in [part] if part else operator.part_names("run", case, step=step):
+    for name in names:
         ctx, newest = look_at(operator, case, step=step, part=name, attempt=None)
         living = _living(newest)
         for job, status in living:
@@ -144,6 +153,32 @@ def kill(
     if not found:
         said = _said(ctx) if part else ctx.step
         say(f"nothing of step {said} runs on {ctx.host.name}")
+
+
+def _end_step(operator: Operator, case: str, step: str, elapsed: Callable[[], float]) -> None:
+    """End all runs of the step that a case stands at. First the conductor is told: no part may begin while others end."""
+    begun = operator.end_step(case, step)
+    problems: list[CaseError] = []
+    found = False
+    for name in operator.part_names("run", case, step=step):
+        ctx, newest = look_at(operator, case, step=step, part=name, attempt=None)
+        jobs = [job for job, _ in _living(newest)]
+        if name in begun and newest not in jobs:
+            jobs.append(newest)  # a worker may be about to start it: now it never will
+        found = found or bool(jobs)
+        try:
+            for job in jobs:
+                _end(ctx, job, elapsed)
+        except CaseError as problem:  # the other parts are to be ended all the same
+            problems.append(problem)
+            continue
+        if name in begun:
+            operator.ended(case, step, name)
+    if not found:
+        say(f"nothing of step {step} runs on {ctx.host.name}")
+    if problems:
+        raise problems[0]
+    say("the case is held; it goes on by: mqi case retry")
 
 
 def _living(newest: Job) -> list[tuple[Job, JobStatus]]:

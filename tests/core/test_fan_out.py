@@ -319,6 +319,58 @@ def test_one_part_is_cancelled_alone_and_the_case_is_held_after_the_others(bench
     assert bench.fresh(case).step == "archive"
 
 
+def test_when_a_whole_step_is_ended_no_part_begins_and_the_case_is_held_once_all_have_ended(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True, jobs=1)
+    case, (first,) = to_parts(bench, 3)
+    bench.answer(first, EventKind.ACCEPTED)
+
+    assert bench.acts.end_step(case.id, "run") == ["1"]
+
+    end = bench.command()
+    assert (end.part, end.cancel) == ("1", True)
+    assert states(bench, case) == {"1": PartState.QUEUED, "2": PartState.CANCELLED, "3": PartState.CANCELLED}
+    assert not bench.answer(first, EventKind.RETRY, reason="it broke", hint="", after=None, host=""), "late: no new try"
+    assert bench.acts.end_step(case.id, "run") == ["1"], "asked again it is told again"
+    assert bench.commands() == []
+    bench.acts.ended(case.id, "run", "1")  # whoever asked has seen to it himself
+
+    row = bench.fresh(case)
+    assert (row.state, row.reason) == (CaseState.HELD, "0 of 3 parts done, part 1 and 2 more cancelled")
+    assert row.hint == f"mqi case retry {case.key}"
+    assert len([each for each in bench.store.events.of_case(case.id) if each.kind == "held"]) == 1, "one notice"
+    assert not bench.answer(end, EventKind.CANCELLED)
+    assert bench.acts.end_step(case.id, "run") == []
+
+    bench.acts.retry(case.id)
+    assert [(each.part, each.attempt) for each in bench.commands()] == [("1", 2)]
+
+
+def test_a_step_of_one_part_that_is_ended_holds_its_case_and_says_so(make_bench: Any) -> None:
+    bench = make_bench()
+    case, run = to_plan(bench)
+    bench.answer(run, EventKind.ACCEPTED)
+
+    assert bench.acts.end_step(case.id, "upload") == []
+    assert bench.acts.end_step(case.id, "run") == [""]
+    bench.answer(bench.command(), EventKind.CANCELLED, note="ended on its host")
+
+    row = bench.fresh(case)
+    assert (row.state, row.reason) == (CaseState.HELD, "an operator ended it")
+    assert bench.texts(case)[-1] == "held: run: an operator ended it"
+
+
+def test_a_step_that_is_ended_before_it_has_begun_is_held_at_once(bench: Any) -> None:
+    case, plan = to_plan(bench)
+    bench.answer(plan, EventKind.ACCEPTED)
+
+    assert bench.acts.end_step(case.id, "run") == []
+
+    assert bench.fresh(case).state is CaseState.HELD
+    assert not bench.answer(plan, EventKind.DONE, facts={"parts": 2})
+    bench.acts.retry(case.id)
+    assert bench.command().plan
+
+
 def test_a_part_that_has_not_begun_is_cancelled_at_once(make_bench: Any) -> None:
     bench = make_bench(fans_out=True, jobs=1)
     case, (first,) = to_parts(bench, 2)

@@ -54,7 +54,7 @@ def test_a_job_is_started_looked_at_followed_and_ended_by_hand(line: CommandLine
     assert follower.stdout and follower.stdout.readline() == "line one\n"
     assert "ended: nothing of attempt 1 runs on far" in line.mqi("exec", "kill", "Meier", "interpret", "--yes")
     out, err = run.communicate(timeout=60)
-    assert run.returncode == 1 and "an operator ended its run" in out + err
+    assert run.returncode == 1 and "interpret of this case was ended by an operator meanwhile" in out + err
     follower.communicate(timeout=60)
     until(lambda: not slurm.call("squeue", "--noheader"), what="nothing is in the queue")
 

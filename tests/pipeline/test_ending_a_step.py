@@ -1,0 +1,84 @@
+"""`mqi exec kill` of a whole step with several parts: none of them begins any more, with a daemon and without one."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from servers.house import House, wait_for
+
+_CONFIG = """\
+state: {{path: state/state.db}}
+hosts: {{here: {{type: local, base_dir: {far}, limits: {{jobs: 1}}}}}}
+sources: [{{path: incoming, complete_when: manual, workflow: qa}}]
+ssh_exec: {{poll: 200ms, kill_after: 1s}}
+workflows:
+  qa:
+    - run: {{name: simulate, host: here, for_each: [a, b, c], command: "echo {{part}} >>{ledger}; test -e {go} || sleep 300"}}
+daemon: {{lease: 3s, retry_first: 1s, stop_within: 10s}}
+"""
+
+
+@pytest.fixture
+def ledger(house: House) -> Path:
+    """Where each part notes that it began; the house's workflow is one step with three parts, one at a time."""
+    ledger = house.directory / "ledger"
+    house.config.write_text(_CONFIG.format(far=house.far, ledger=ledger, go=house.directory / "go"))
+    return ledger
+
+
+def begun(ledger: Path) -> list[str]:
+    return ledger.read_text().split() if ledger.exists() else []
+
+
+def parts(house: House) -> list[tuple[str, str]]:
+    shown = json.loads(house.mqi("case", "show", "case", "--json"))
+    return [(step["part"], step["state"]) for step in shown["steps"] if step["part"]]
+
+
+def add(house: House) -> None:
+    case = house.directory / "incoming" / "case"
+    case.mkdir(parents=True)
+    (case / "a.ptn").write_text("x")
+    house.mqi("case", "add", str(case))
+
+
+def test_the_runs_of_all_parts_are_ended_and_the_case_is_held(house: House, ledger: Path) -> None:
+    with house.daemon():
+        add(house)
+        wait_for(lambda: begun(ledger) == ["a"], "the first part to begin")
+
+        said = house.mqi("exec", "kill", "case", "simulate", "--yes")
+        assert "ended: nothing of attempt 1 of part 1 runs on here" in said
+        assert "the case is held" in said
+        assert house.wait_state("held", limit=15)["reason"] == "0 of 3 parts done, part 1 and 2 more cancelled"
+        deadline = time.monotonic() + 3
+        while (
+            time.monotonic() < deadline
+        ):  # longer than a poll and a tick: nothing begins in the place of what was ended
+            assert begun(ledger) == ["a"]
+            time.sleep(0.2)
+        assert "held: simulate: 0 of 3 parts done" in house.mqi("case", "log", "case")
+
+        (house.directory / "go").touch()
+        house.mqi("case", "retry", "case")
+        assert house.wait_state("done", "held", limit=30)["state"] == "done"
+    assert begun(ledger) == ["a", "a", "b", "c"]
+
+
+def test_without_a_daemon_the_case_is_held_at_once(house: House, ledger: Path) -> None:
+    with house.daemon():
+        add(house)
+        wait_for(lambda: begun(ledger) == ["a"], "the first part to begin")
+        house.mqi("daemon", "stop")
+        house.mqi("exec", "kill", "case", "simulate", "--yes")
+
+    assert parts(house) == [("1", "cancelled"), ("2", "cancelled"), ("3", "cancelled")]
+    assert [each["state"] for each in house.cases()] == ["held"]
+    with house.daemon():
+        time.sleep(2)
+    assert begun(ledger) == ["a"]
+    assert [each["state"] for each in house.cases()] == ["held"]
