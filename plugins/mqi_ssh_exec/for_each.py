@@ -56,7 +56,9 @@ class ForEach(Section):
     )
     output_of: str | None = Field(None, description="An earlier run step, which wrote the file that `lines` names.")
     lines: Annotated[str, AfterValidator(_below)] | None = Field(
-        None, description="A file in that step's work directory: one part for each line that is not empty."
+        None,
+        description="A file in that step's work directory: one part for each line that is not empty; "
+        "no two may be equal.",
     )
     items: tuple[Annotated[str, AfterValidator(_text)], ...] | None = Field(None, description="One part for each text.")
     pattern: Annotated[str, AfterValidator(_expression)] | None = Field(

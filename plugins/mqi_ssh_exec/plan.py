@@ -41,9 +41,10 @@ def plan(case: CaseRef, ctx: StageContext) -> Done:
     if option is None:
         raise changed(ctx)
     with ctx.host.files() as files:
-        texts = list(_texts(option, ctx, files))
+        numbered = list(_texts(option, ctx, files))
+        texts = [text for _, text in numbered]
         parts = select(texts, option)
-        problem = _problem(parts, len(texts), option)
+        problem = _problem(parts, len(texts), option) or _repeated(numbered, parts)
         if problem:
             raise GiveUp(problem, hint=f"mend it, or `for_each` in the config; then: mqi case rerun {ctx.layout.key}")
         data = encode(parts, nonce=secrets.token_hex(16))
@@ -61,21 +62,22 @@ def changed(ctx: StageContext) -> GiveUp:
     )
 
 
-def _texts(option: ForEach, ctx: StageContext, files: Files) -> Iterator[str]:
+def _texts(option: ForEach, ctx: StageContext, files: Files) -> Iterator[tuple[int, str]]:
+    """Yield what there is to fan out over, each with its number: of a line, that is its number in the file."""
     if option.items is not None:
-        yield from option.items
+        yield from enumerate(option.items, 1)
     elif option.files is not None:
         if files.stat(ctx.layout.input) is None:
             raise GiveUp(
                 "the case's input is not on the host",
                 hint=f"a step upload must come before; then: mqi case rerun {ctx.layout.key}",
             )
-        yield from sorted(matches(files, ctx.layout.input, PurePosixPath(option.files).parts))
+        yield from enumerate(sorted(matches(files, ctx.layout.input, PurePosixPath(option.files).parts)), 1)
     else:
         yield from _lines(option, ctx, files)
 
 
-def _lines(option: ForEach, ctx: StageContext, files: Files) -> list[str]:
+def _lines(option: ForEach, ctx: StageContext, files: Files) -> list[tuple[int, str]]:
     path = work_of(ctx, str(option.output_of)) / str(option.lines)
     there = files.stat(path)
     if there is None or not there.is_file:
@@ -86,7 +88,7 @@ def _lines(option: ForEach, ctx: StageContext, files: Files) -> list[str]:
     if there.size > _MOST_LINES:
         raise GiveUp(f"the file of `lines` has {there.size} bytes; the limit is {_MOST_LINES}")
     text = files.read_bytes(path, limit=_MOST_LINES).decode("utf-8-sig", "surrogateescape")
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def matches(files: Files, directory: PurePosixPath, pattern: Sequence[str], base: str = "") -> Iterator[str]:
@@ -122,6 +124,21 @@ def _problem(parts: Sequence[Part], looked_at: int, option: ForEach) -> str:
         return f"`for_each` gives {len(parts)} parts, and `most` is {option.most}"
     faults = [problem for part in parts if (problem := problem_of(part.text))]
     return f"{len(faults)} of {len(parts)} {what} can't stand for a part: {faults[0]}" if faults else ""
+
+
+def _repeated(numbered: Sequence[tuple[int, str]], parts: Sequence[Part]) -> str:
+    """Say by numbers alone which lines are equal: a list in the config may not name a text twice either."""
+    wanted = {part.text for part in parts}
+    first: dict[str, int] = {}
+    pairs = [
+        (first[text], number)
+        for number, text in numbered
+        if text in wanted and first.setdefault(text, number) != number
+    ]
+    if not pairs:
+        return ""
+    more = f", and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return f"lines {pairs[0][0]} and {pairs[0][1]}{more} are the same: each part is to be another one"
 
 
 def encode(parts: Sequence[Part], *, nonce: str) -> bytes:

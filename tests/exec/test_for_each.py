@@ -188,6 +188,34 @@ def test_a_line_with_control_characters_is_no_part(local_bench: Bench) -> None:
         listed(ctx)
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern", "said"),
+    [
+        ("Meier\nb\n\n  Meier \n", None, "lines 1 and 4 are the same"),
+        ("a\nMeier\na\na\nMeier", None, "lines 1 and 3, and 2 more are the same"),
+        ("#\n#\nb7\nc\nb7\n", r"b(\d)", "lines 3 and 5 are the same"),
+        ("#\n#\nb7\n", r"b(\d)", ""),  # what becomes no part may be equal
+    ],
+)
+def test_equal_lines_are_told_by_their_numbers_as_a_list_refuses_equal_texts(
+    local_bench: Bench, text: str, pattern: str | None, said: str
+) -> None:
+    option = {"output_of": "interpret", "lines": "beams.txt", "pattern": pattern}
+    ctx = local_bench.context("echo {part}", for_each=option)
+    ctx.earlier = [Earlier("interpret", "", 1)]
+    work = Path(ctx.layout.work("interpret", "", 1))
+    work.mkdir(parents=True)
+    (work / "beams.txt").write_text(text)
+    if not said:
+        assert listed(ctx).facts["parts"] == 1
+        return
+
+    with pytest.raises(GiveUp, match=said) as raised:
+        listed(ctx)
+
+    assert "Meier" not in raised.value.message + raised.value.hint
+
+
 def test_a_later_run_gets_the_parts_side_by_side_in_one_directory(bench: Bench) -> None:
     fan = {"for_each": ["a", "b", "c"]}
     plan = listed(bench.context("x {part}", **fan))
