@@ -221,7 +221,7 @@ class Conductor(Moves):
         if tries >= limit:
             self.end(part, PartState.FAILED, reason=f"{reason} (gave up after {tries} tries)", hint=hint)
             if not part.part:
-                self.note(case, kind="held", text=f"held: {part.step}: {reason}", part=part)
+                self.note_failure(case, part, reason)
             return
         delay = after if after is not None else self._delay(tries)
         self.end(part, PartState.FAILED, reason=reason, hint=hint)
@@ -239,7 +239,9 @@ class Conductor(Moves):
         if part.cancel:
             self.fail(case, part, f"it could not be cancelled: {reason}", hint=hint)
             return
-        self.end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: mqi case retry {case.key}")
+        here = part.step == case.step  # else an operator did an earlier step again
+        what = f"mqi case retry {case.key}" if here else f"do step {part.step} by hand again"
+        self.end(part, PartState.FAILED, reason=reason, hint=hint or f"mend it, then: {what}")
         self.note_failure(case, part, reason, actor=event.worker, detail=str(event.data.get("detail", "")))
 
     def _bug(self, case: CaseRow, part: PartRow, event: Event) -> None:

@@ -219,10 +219,20 @@ class Moves:
     def note_failure(
         self, case: CaseRow, part: PartRow, reason: str, *, actor: str = "conductor", detail: str = ""
     ) -> None:
-        """Note that a part has failed for good; of several, the case is held only once none goes on any more."""
-        kind, text = (
-            ("failed", f"{part.title} failed: {reason}") if part.part else ("held", f"held: {part.step}: {reason}")
-        )
+        """Note that a part has failed for good; of several, the case is held only once none goes on any more.
+
+        A step that the case is past and that an operator did again moves it nowhere.
+        """
+        if part.step != case.step:
+            done = self.store.parts.finished(case.id, [part.step])
+            counts = next((each.attempt for each in done if each.part == part.part), None)
+            still = f"its attempt {counts} still counts, and " if counts else ""
+            kind = "failed"
+            text = f"{part.title} failed when it was done again: {reason}; {still}the case stays {case.state}"
+        elif part.part:
+            kind, text = "failed", f"{part.title} failed: {reason}"
+        else:
+            kind, text = "held", f"held: {part.step}: {reason}"
         self.note(case, kind=kind, text=text, part=part, actor=actor, detail=detail)
 
     def may_live(self, part: PartRow) -> bool:

@@ -101,7 +101,8 @@ def why(operator: Operator, row: CaseRow) -> tuple[str, str]:
     hint = row.hint
     match row.state:
         case CaseState.DONE:
-            return f"done {age(now - (row.ended_at or now))} ago: all steps of {row.workflow} are finished", ""
+            since = f"done {age(now - (row.ended_at or now))} ago: all steps of {row.workflow} are finished"
+            return since + _failed_again(operator, row), ""
         case CaseState.CANCELLED:
             return f"cancelled: {row.reason}", hint
         case CaseState.HELD:
@@ -125,6 +126,13 @@ def last_words(operator: Operator, row: CaseRow) -> list[str]:
         if event.step == row.step and event.kind in ("failed", "held") and event.detail:
             return str(event.detail).splitlines()
     return []
+
+
+def _failed_again(operator: Operator, row: CaseRow) -> str:
+    """Say which step of a case that is done was done again by hand since, and failed."""
+    newest = {(part.step, part.part): part for part in operator.store.parts.of_case(row.id) if part.current}
+    failed = next((part for part in newest.values() if part.state is PartState.FAILED), None)
+    return f"; {failed.title} was done again since and failed: {failed.reason}" if failed else ""
 
 
 def _why_running(operator: Operator, row: CaseRow, now: float, running: bool) -> tuple[str, str]:

@@ -181,6 +181,50 @@ def test_a_later_step_is_refused_and_an_earlier_one_is_repeated_without_moving_t
     assert bench.part(case, "upload").attempt == 2
 
 
+def redo(bench: Any, case: Any, step: str, kind: EventKind, **data: Any) -> None:
+    """Do a step again by hand, and let it end so."""
+    command = bench.claims.claim(case.id, step, worker="hand:me@here-1", daemon_running=False)
+    bench.answer(command, kind, worker="hand:me@here-1", **data)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["gave up", "no tries left"])
+def test_an_earlier_step_that_fails_when_it_is_done_again_by_hand_holds_nothing_and_says_so(
+    bench: Any, many: bool
+) -> None:
+    case = bench.case()
+    bench.finish(case)
+    assert bench.fresh(case).state is CaseState.DONE
+
+    if many:
+        command = bench.claims.claim(case.id, "run", worker="hand:me@here-1", daemon_running=False)
+        bench.store.parts.update(bench.part(case, "run").id, tries=2)
+        bench.answer(
+            command, EventKind.RETRY, worker="hand:me@here-1", reason="exit code 3", hint="", after=None, host=""
+        )
+    else:
+        redo(bench, case, "run", EventKind.GAVE_UP, reason="exit code 3", hint="")
+
+    assert bench.fresh(case).state is CaseState.DONE
+    assert bench.texts(case)[-1] == (
+        "run failed when it was done again: exit code 3; its attempt 1 still counts, and the case stays done"
+    )
+    assert not [each for each in bench.store.events.of_case(case.id) if each.kind == "held"]
+    assert bench.part(case, "run").hint == ("" if many else "mend it, then: do step run by hand again")
+
+    redo(bench, case, "run", EventKind.DONE, facts={})
+    assert bench.part(case, "run").state is PartState.DONE
+
+
+def test_the_last_step_that_fails_when_it_is_done_again_holds_its_case(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+
+    redo(bench, case, "archive", EventKind.GAVE_UP, reason="no room", hint="")
+
+    assert bench.fresh(case).state is CaseState.HELD
+    assert bench.texts(case)[-1] == "held: archive: no room"
+
+
 def test_a_held_step_is_worked_on_by_hand_and_the_case_goes_on(bench: Any) -> None:
     case = held(bench)
 

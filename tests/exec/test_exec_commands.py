@@ -123,3 +123,24 @@ def test_a_run_is_interrupted_taken_up_and_ended_by_hand(line: CommandLine) -> N
     assert "no attempt 3" in line.mqi("exec", "logs", "Meier", "interpret", "--attempt", "3", code=2)
     assert "nothing of step interpret runs" in line.mqi("exec", "kill", "Meier", "interpret")
     until(lambda: not processes_below(line.far))
+
+
+def test_a_step_of_a_case_that_is_done_fails_when_it_is_done_again_and_nothing_says_that_the_case_is_held(
+    line: CommandLine,
+) -> None:
+    line.go.touch()
+    line.mqi("exec", "run", "Meier")
+    line.mqi("exec", "run", "Meier")
+    assert line.mqi("case", "why", "Meier").count("failed") == 0
+    config = line.directory / "mqi.yaml"
+    config.write_text(config.read_text().replace("outputs: [made]", "outputs: [never]"))
+
+    line.mqi("exec", "run", "Meier", "--step", "interpret", code=1)
+
+    log = line.mqi("case", "log", "Meier")
+    assert "interpret failed when it was done again: " in log
+    assert "its attempt 1 still counts, and the case stays done" in log
+    assert "held" not in log
+    why = line.mqi("case", "why", "Meier")
+    assert "all steps of qa are finished; interpret was done again since and failed: " in why
+    assert json.loads(line.mqi("case", "list", "--all", "--json"))[0]["state"] == "done"
