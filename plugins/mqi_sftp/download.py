@@ -40,6 +40,7 @@ from mqi_sftp.in_place import check_replaceable, held_by_others, is_in_place, lo
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
+from mqi_sftp.read_back import KnownHashes
 from mqi_sftp.received import Received
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin, runs_before
 from mqi_sftp.stream_down import DownStream
@@ -95,8 +96,9 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     landing = Landing(destination, case.key, ctx.step, ctx.part, fence)
     placed = Placed(ctx, case)
     landing.restore()  # whatever becomes of this turn
+    known = KnownHashes()
     try:
-        fetched = _fetch(ctx, origin, landing, placed, meter)
+        fetched = _fetch(ctx, origin, landing, placed, known, meter)
     except GiveUp:
         landing.clear_empty()
         raise
@@ -109,7 +111,7 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     del fetched
     with ThreadPoolExecutor(1) as flushing:  # the disk writes while what was written is read back
         flushed = flushing.submit(sync_file_system, landing.results)
-        prove_here(landing, proven, placed, meter)
+        prove_here(landing, proven, placed, meter, known=known)
         flushed.result()
     placed.add(proven.fingerprint)
     # looked at once more: hours may have gone by, and another case may have the same `to`
@@ -118,14 +120,16 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     return proven
 
 
-def _fetch(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
+def _fetch(
+    ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, known: KnownHashes, meter: Meter
+) -> Manifest | Wait:
     """Take the way that the far side allows: one request for a few small files, one stream where it has a shell and
     tools, else file by file.
     """
     fetched = quick.download(ctx, origin, landing, meter)
     if fetched is None and ctx.host.config.type != "local":
         try:
-            fetched = DownStream(ctx, origin, landing, placed, meter).fetch()
+            fetched = DownStream(ctx, origin, landing, placed, known, meter).fetch()
         except (NoShell, Unable) as error:
             ctx.log.info("no stream from %s (%s): the files come over SFTP", ctx.host.name, error)
     return _by_files(ctx, origin, landing, placed, meter) if fetched is None else fetched

@@ -9,6 +9,7 @@ from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerp
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import Proven, compare_hashes
+from mqi_sftp.read_back import KnownHashes
 from mqi_sftp.results import Placed
 from mqi_sftp.tree import Tree
 
@@ -61,14 +62,14 @@ def held_by_others() -> GiveUp:
     )
 
 
-def prove_here(landing: Landing, wanted: Proven, placed: Placed, meter: Meter) -> None:
-    """Read back what was written: a file system may hold something else than what it was given.
+def prove_here(landing: Landing, wanted: Proven, placed: Placed, meter: Meter, *, known: KnownHashes) -> None:
+    """Read back what was written and is not `known`: a file system may hold something else than what it was given.
 
     The hashes that are wanted are kept on the disk meanwhile: memory holds one list of a hundred thousand files.
     """
     meter.begin("proving what is here")
     try:
-        if fingerprint_directory(landing.results, read=meter.alive) == wanted.fingerprint:
+        if fingerprint_directory(landing.results, read=meter.alive, known=known.get) == wanted.fingerprint:
             return
         found = build_manifest(landing.results, read=meter.alive)
     except Unfit as problem:

@@ -25,6 +25,7 @@ from mqi_sftp.in_place import is_in_place
 from mqi_sftp.landing import ArrivingFile, Landing, SmallFiles
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import RESUME_FROM, Mark, directories_of
+from mqi_sftp.read_back import LARGE, KnownHashes, ReadBack
 from mqi_sftp.results import Origin, Placed
 from mqi_sftp.source import CHUNK
 from mqi_sftp.stream_up import BULK
@@ -36,12 +37,15 @@ _NAMES = 32 * 1024  # bytes of names under way: less than a pipe holds, so neith
 class DownStream:
     """One turn's way down, into its landing directory."""
 
-    def __init__(self, ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> None:
+    def __init__(
+        self, ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, known: KnownHashes, meter: Meter
+    ) -> None:
         self._ctx = ctx
         self._origin = origin
         self._prefixes = list(origin.places)
         self._landing = landing
         self._placed = placed
+        self._known = known
         self._meter = meter
         self._tree = Tree()
         self._buffer = memoryview(bytearray(CHUNK))
@@ -215,9 +219,17 @@ class DownStream:
         if entry.size < RESUME_FROM:
             self._receive_small(far, path, entry)
             return
+        sha256 = ""
         with self._landing.open_file(path, hashed=False) as sink:
-            self._copy(far, sink, entry.size)
-        self._landing.keep_file(path, mark=Mark.due(entry))
+            if entry.size < LARGE:
+                self._copy(far, sink, entry.size)
+            else:
+                with ReadBack(sink.path) as back:
+                    self._copy(far, sink, entry.size, back)
+                    sha256 = back.sha256()
+        mark = Mark.due(entry)
+        self._landing.keep_file(path, mark=mark)
+        self._known.add(path, self._landing.results / path, sha256, mtime=mark.mtime)
 
     def _receive_small(self, far: FarSide, path: str, entry: Entry) -> None:
         data = self._buffer[: entry.size]
@@ -230,7 +242,7 @@ class DownStream:
         self._small.put(path, data, mark=Mark.due(entry))
         self._meter.move(got)
 
-    def _copy(self, far: FarSide, sink: ArrivingFile, size: int) -> None:
+    def _copy(self, far: FarSide, sink: ArrivingFile, size: int, back: ReadBack | None = None) -> None:
         left = size
         while left:
             count = far.take(self._buffer[: self._meter.piece(min(CHUNK, left))])
@@ -238,6 +250,8 @@ class DownStream:
                 raise changed_meanwhile()
             sink.write(self._buffer[:count])
             left -= count
+            if back is not None:
+                back.arrived(size - left)
             self._meter.move(count)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -18,10 +19,12 @@ from typing import Any
 
 import pytest
 
+import mqi_cli.manifest
 from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, RetryLater, Wait, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
+from mqi_sftp.landing import ArrivingFile, Landing
 from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
 from mqi_sftp.preview import preview_upload
@@ -37,6 +40,7 @@ from sftp.bench import (
     HostThrough,
     contents,
     fill,
+    flip_a_byte,
     sample_case,
 )
 
@@ -264,6 +268,72 @@ def test_a_large_file_is_not_sent_again_for_its_time_alone(ssh_bench: Bench) -> 
     assert sorted(each.path for each in moves if each.act == "send") == ["late.txt", "small"]
     info = (ssh_bench.input / "large").stat()
     assert (info.st_mtime, stat.S_IMODE(info.st_mode)) == (1_700_000_000, 0o750)
+
+
+def test_a_large_file_that_comes_down_is_read_back_while_it_arrives(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_sftp.stream_down.LARGE", 3 << 20)
+    fill(ssh_bench.outputs, {"large": bytes(range(256)) * 4096 * 5, "small": b"1"})
+    read: list[str] = []
+    real = mqi_cli.manifest.hash_file
+
+    def reading(path: str, **more: Any) -> str:
+        read.append(str(path).rpartition("/")[2])
+        return real(path, **more)
+
+    monkeypatch.setattr(mqi_cli.manifest, "hash_file", reading)
+
+    ssh_bench.download()
+
+    assert read == ["small"], "all of the large one is read once more at the end"
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+@pytest.mark.parametrize("when", ["while it arrives", "afterwards"])
+def test_a_byte_of_a_large_file_that_the_disk_gets_wrong_is_noticed(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr("mqi_sftp.stream_down.LARGE", 3 << 20)
+    fill(ssh_bench.outputs, {"large": bytes(range(256)) * 4096 * 5})
+    write, keep = ArrivingFile.write, Landing.keep_file
+
+    def damaged(sink: ArrivingFile, data: Any) -> int:
+        at = sink.tell()
+        written = write(sink, data)
+        if at <= 2_000_000 < at + written:
+            flip_a_byte(sink.path, at=2_000_000)
+        return written
+
+    def damaged_later(landing: Landing, path: str, **more: Any) -> None:
+        keep(landing, path, **more)
+        with (landing.results / path).open("r+b") as stream:
+            stream.write(b"X")
+
+    with monkeypatch.context() as patch, pytest.raises(RetryLater, match="1 differ"):
+        if when == "while it arrives":
+            patch.setattr(ArrivingFile, "write", damaged)
+        else:
+            patch.setattr(Landing, "keep_file", damaged_later)
+        ssh_bench.download()
+    assert not ssh_bench.destination.exists()
+    ssh_bench.download()
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+
+
+def test_a_disk_that_fails_while_a_large_file_arrives_is_told(
+    ssh_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqi_sftp.stream_down.LARGE", 3 << 20)
+    monkeypatch.setattr("mqi_sftp.read_back._FLUSH_EVERY", 1 << 20)
+    fill(ssh_bench.outputs, {"large": bytes(range(256)) * 4096 * 5})
+
+    def fails(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(RetryLater, match="can't be written here"):
+        patch.setattr("mqi_sftp.read_back.os.fdatasync", fails)
+        ssh_bench.download()
 
 
 class TakenOver(FilesThrough):
