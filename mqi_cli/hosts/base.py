@@ -187,7 +187,7 @@ class Files(Protocol):
         """Set the modification time (whole seconds) and the permission bits."""
 
     def date_many(self, times: Iterable[tuple[PurePosixPath, int]]) -> None:
-        """Set modification times (whole seconds), several under way."""
+        """Set directories' modification times (whole seconds), several under way, where the server has any."""
 
     def remove(self, path: PurePosixPath) -> None:
         """Remove a file or a link. Nothing there is no error."""

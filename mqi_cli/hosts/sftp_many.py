@@ -145,7 +145,9 @@ def _write(session: SftpSession, file: Sending, sent: Sent | None) -> Job:
 
 def _date(session: SftpSession, path: PurePosixPath, mtime: int) -> Job:
     mark = wire.pack_attributes(mtime=mtime)
-    (yield session.send(Ask.SETSTAT, calls.pack_path(path) + mark)).expect(Answer.STATUS)
+    reply = yield session.send(Ask.SETSTAT, calls.pack_path(path) + mark)
+    with contextlib.suppress(SftpRefused):  # some servers have no times for directories
+        reply.expect(Answer.STATUS)
 
 
 def _copy(session: SftpSession, file: Copying, done: Callable[[], None]) -> Job:

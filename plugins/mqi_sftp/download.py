@@ -111,7 +111,7 @@ def _download(case: CaseRef, ctx: StageContext, meter: Meter) -> Proven | Wait:
     del fetched
     with ThreadPoolExecutor(1) as flushing:  # the disk writes while what was written is read back
         flushed = flushing.submit(sync_file_system, landing.results)
-        prove_here(landing, proven, placed, meter, known=known)
+        prove_here(landing, proven, placed, meter, known)
         flushed.result()
     placed.add(proven.fingerprint)
     # looked at once more: hours may have gone by, and another case may have the same `to`

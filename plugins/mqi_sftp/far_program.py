@@ -109,13 +109,15 @@ if [ "$answer" = take ]; then
     take; room
     [ -d "$taken" ] && { say taken; inventory "$taken"; }
     [ -z "$told" ] && [ -d input ] && { say input; inventory input; }
-    [ ! -d input ] && [ -n "$former" ] && { say former; inventory "$former"; }
+    # it may be on its way out, or have directories that can't be read: then it is of no use
+    [ ! -d input ] && [ -n "$former" ] && find "$former" >/dev/null 2>&1 && { say former; inventory "$former"; }
     say all
     read -r answer || exit 0
 fi
 [ "$answer" = go ] || exit 0
 mkdir "$mine" "$notes" "$notes/kept" && echo $$ > "$notes/pid" || { say 'failed mkdir'; exit 0; }
 from() { case $1 in input) base=input;; former) base=$former;; *) base=$taken;; esac; }
+lost=
 while read -r answer size more; do
     case $answer in keep|kept|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
@@ -126,8 +128,11 @@ while read -r answer size more; do
         head -c "$size" > "$notes/keep" || exit 0
         from "$more"
         ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "$home/$notes/kept" < "$home/$notes/keep" ) ||
-            { say 'failed cp'; exit 0; };;
-    kept) mv -T "$notes/kept" "$mine" || { say 'failed mv'; exit 0; };;
+            lost=1;;
+    kept) # what can't be copied is no obstacle: all of it is sent then
+        [ -z "$lost" ] || { rm -rf -- "$notes/kept" && mkdir "$notes/kept"; } || { say 'failed mkdir'; exit 0; }
+        mv -T "$notes/kept" "$mine" || { say 'failed mv'; exit 0; }
+        [ -z "$size" ] || say "kept${lost:+ nothing}";;
     begin)
         from "$more"; mkdir -p "$mine/${path%/*}"
         head -c "$size" < "$base/$path" > "$notes/begun"

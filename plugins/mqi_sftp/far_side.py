@@ -130,6 +130,12 @@ class FarSide:
             self.process.stdin.flush()
         self._heard()
 
+    def end_input(self) -> None:
+        """Tell the far side that nothing more comes; what was sent goes there first."""
+        self._wait()
+        self.process.stdin.close()
+        self._heard()
+
     def pass_on(self, source: IO[bytes], size: int) -> int:
         """Pass bytes of an open file on, at most so many; return how many, 0 at its end."""
         self._wait()
@@ -252,7 +258,8 @@ class FarSide:
                     raise HostFault(
                         f"host {self.host}: the far side of the stream says nothing any more", host=self.host
                     )
-                if now - max(signed, self._heard_at) > _SIGN_EVERY:
+                # while this side is at work it shows life by itself: what hangs there must not look alive
+                if self._waiting and now - max(signed, self._heard_at) > _SIGN_EVERY:
                     signed = now
                     self._meter.alive()
             except Exception as error:  # noqa: BLE001  raised in the thread whose turn it is

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mqi_cli import (
+    MAX_DEPTH,
     Entry,
     Files,
     GiveUp,
@@ -127,6 +128,10 @@ def check_results(ctx: StageContext, origin: Origin, tree: Tree, destination: Pa
         raise GiveUp(
             f"{of_part}step {origin.step} left no file where `from` of step {ctx.step} points",
             hint="mend `from`, or declare the run step's `outputs` so that it fails by itself",
+        )
+    if any(each.is_dir and each.path.count("/") + 1 >= MAX_DEPTH for each in tree.entries):
+        raise GiveUp(  # parts lie one level deeper here than there
+            f"the results hold what can't be fetched: directories nested deeper than {MAX_DEPTH}", hint="narrow `from`"
         )
     check_names(destination, tree)
 

@@ -62,7 +62,7 @@ def held_by_others() -> GiveUp:
     )
 
 
-def prove_here(landing: Landing, wanted: Proven, placed: Placed, meter: Meter, *, known: KnownHashes) -> None:
+def prove_here(landing: Landing, wanted: Proven, placed: Placed, meter: Meter, known: KnownHashes) -> None:
     """Read back what was written and is not `known`: a file system may hold something else than what it was given.
 
     The hashes that are wanted are kept on the disk meanwhile: memory holds one list of a hundred thousand files.

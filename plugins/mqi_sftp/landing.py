@@ -21,6 +21,7 @@ import io
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ class Landing:
         """Put earlier results back that a crash in the middle of `settle` left without a place."""
         for fence, path in self._look().items():
             replaced = path / "replaced"
-            if fence <= self.fence and replaced.exists() and not self.destination.exists():
+            if fence <= self.fence and os.path.lexists(replaced) and not os.path.lexists(self.destination):
                 replaced.rename(self.destination)
 
     def claim(self) -> None:
@@ -135,6 +136,7 @@ class Landing:
         taken, overtaken = newest(found, self.fence)
         if overtaken:
             raise RetryLater("a later turn of this step is at work here")
+        self._rescue(found.values())
         if taken is not None and self.fence not in found:
             taken.rename(self.path)
         self._remove(path for fence, path in found.items() if fence < self.fence and path != taken)
@@ -155,7 +157,9 @@ class Landing:
 
     def clear(self) -> None:
         """Remove what this and earlier turns left, once the results are in their place."""
-        self._remove(path for fence, path in self._look().items() if fence <= self.fence)
+        found = [path for fence, path in self._look().items() if fence <= self.fence]
+        self._rescue(found)
+        self._remove(found)
 
     @property
     def empty(self) -> bool:
@@ -235,7 +239,7 @@ class Landing:
             check(self.destination)
             self.destination.rename(replaced)
             if _marks(replaced) != seen:  # written to while it was looked at
-                replaced.rename(self.destination)
+                self._put_back(replaced)
                 return False
         try:
             self.results.rename(self.destination)  # of all that may be there it replaces an empty directory only
@@ -246,6 +250,19 @@ class Landing:
         sync_directory(self.destination.parent)
         shutil.rmtree(self.path)
         return True
+
+    def _put_back(self, replaced: Path) -> None:
+        """Give back what is not ours; where its place was taken meanwhile, beside it under a name of its own."""
+        if os.path.lexists(self.destination):
+            replaced.rename(self.destination.with_name(f"{self.destination.name}.before-{self.key}-{self.fence}"))
+        else:
+            replaced.rename(self.destination)
+
+    def _rescue(self, places: Iterable[Path]) -> None:
+        """Give back what earlier turns moved aside and put nothing in the place of: nobody has proven it ours."""
+        for place in places:
+            if os.path.lexists(place / "replaced") and (place / "results").exists():
+                self._put_back(place / "replaced")
 
     def clear_empty(self) -> None:
         """Remove the directory where nothing has come in: who names another place next would leave it behind."""
@@ -280,17 +297,19 @@ def _noted(place: Path) -> tuple[str, int]:
         return "", 0
 
 
-def _marks(directory: Path) -> list[tuple[str, int, int, int, int]]:
+def _marks(place: Path) -> int:
     """Say what lies below a directory, as far as its entries tell: whatever is written there changes it."""
-    itself = directory.lstat()
-    marks = [(".", 0, 0, itself.st_ino, itself.st_mode)]  # its times change when it is moved
-    for folder, folders, files in os.walk(directory):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            info = path.lstat()
-            seen = (info.st_size, info.st_mtime_ns, info.st_ino, info.st_mode)
-            marks.append((str(path.relative_to(directory)), *seen))
-    return sorted(marks)
+    mode = place.lstat().st_mode
+    total = hash(mode)
+    if stat.S_ISDIR(mode):
+        for folder, folders, files in os.walk(place):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # gone in between: that changes it too
+                    info = path.lstat()
+                    seen = (str(path.relative_to(place)), info.st_size, info.st_mtime_ns, info.st_mode)
+                    total += hash(seen)
+    return total
 
 
 def sync_file_system(path: Path) -> None:

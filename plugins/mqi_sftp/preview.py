@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from mqi_cli import CaseRef, Entry, Files, ManifestFile, NoShell, StageContext
+from mqi_cli import CaseRef, Entry, Files, HostFault, ManifestFile, NoShell, StageContext
 from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
 from mqi_sftp.in_place import is_in_place, looks_in_place
@@ -15,6 +15,7 @@ from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
 from mqi_sftp.prove import hashed
+from mqi_sftp.quick import is_quick
 from mqi_sftp.received import Received
 from mqi_sftp.results import Placed, find_destination, find_origin
 from mqi_sftp.source import Source, read_source
@@ -48,6 +49,8 @@ def preview_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None
         left, before = _there(files, case, ctx)
         if _has_programs(ctx):
             left, before = (_as_due(found, source) for found in (left, before))
+            if is_quick(ctx, source.manifest) and files.stat(ctx.layout.root) is None:
+                before = {}  # all of it goes in one request, which looks for no earlier revision
         there, earlier = ([entry for entry, _ in found.values()] for found in (left, before))
         plan = plan_upload(source.manifest, there, source.marks, earlier=earlier)
         wrong = _disproved(ctx, left, plan.keep, meter) | _disproved(ctx, before, plan.copy, meter)
@@ -80,8 +83,9 @@ def _there(files: Files, case: CaseRef, ctx: StageContext) -> tuple[_Found, _Fou
             left = _listed(files, place) | left
     if programs or files.copies:
         for place in (ctx.layout.input, *(each.input for each in ctx.former_layouts(case))):
-            if files.stat(place) is not None:
-                return left, _listed(files, place)
+            with contextlib.suppress(HostFault, FileNotFoundError):
+                if files.stat(place) is not None:
+                    return left, _listed(files, place)
     return left, {}
 
 

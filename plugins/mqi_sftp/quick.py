@@ -77,6 +77,13 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
     return Proven.of(manifest)
 
 
+def is_quick(ctx: StageContext, manifest: Manifest) -> bool:
+    """Whether a case of which nothing is there would go this way, as far as can be told here."""
+    return (
+        isinstance(ctx.host, ResidentHost) and len(manifest.files) <= MOST_FILES and manifest.size <= _most_bytes(ctx)
+    )
+
+
 def _most_bytes(ctx: StageContext) -> int:
     """Return how much may go this way in a bearable time; less than nothing where the line has been too slow for it."""
     if ctx.facts.get("no_quick_way") or time.monotonic() < _SLOW.get(ctx.host.name, 0.0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,8 @@ class ReadBack:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end()
+        self._tell_end()
+        self._thread.join()
 
     def arrived(self, size: int) -> None:
         """Tell how many bytes of it have been written."""
@@ -46,21 +48,23 @@ class ReadBack:
             self._written = size
             self._changed.notify()
 
-    def sha256(self) -> str:
+    def sha256(self, alive: Callable[[], None]) -> str:
         """Wait for the end, and return the hash of all that was written; empty where it could not be read.
 
-        Raises `WriteFailed` where the disk could not take it.
+        Raises `WriteFailed` where the disk could not take it. `alive` is called meanwhile.
         """
-        self._end()
+        self._tell_end()
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+            alive()
         if self._failed is not None:
             raise self._failed
         return self._digest.hexdigest() if self._read == self._written else ""
 
-    def _end(self) -> None:
+    def _tell_end(self) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify()
-        self._thread.join()
 
     def _follow(self) -> None:
         buffer = memoryview(bytearray(CHUNK))

@@ -83,8 +83,10 @@ class Staging:
         """List the input that is to be replaced, or an earlier revision's, where the host can copy from it."""
         if self.files.copies:
             for place in (self.layout.input, *(each.input for each in self.former)):
-                if self.files.stat(place) is not None:
-                    return place, list(walk(self.files, place, alive=alive).entries)
+                # one that can't be read, or is on its way out, is of no use
+                with contextlib.suppress(HostFault, FileNotFoundError):
+                    if self.files.stat(place) is not None:
+                        return place, list(walk(self.files, place, alive=alive).entries)
         return self.layout.input, []
 
     def clear(self) -> None:

@@ -166,7 +166,7 @@ class DownStream:
     def _ask_no_more(self, far: FarSide, last: str) -> None:
         """Ask the last question: the far side ends behind its answer, and one that is too short is seen at once."""
         far.say(last)
-        far.process.stdin.close()
+        far.end_input()
 
     def _check_sent(self, far: FarSide) -> None:
         """Raise `RetryLater` where files had another size than was listed: their bytes end elsewhere then."""
@@ -226,7 +226,7 @@ class DownStream:
             else:
                 with ReadBack(sink.path) as back:
                     self._copy(far, sink, entry.size, back)
-                    sha256 = back.sha256()
+                    sha256 = back.sha256(self._meter.alive)
         mark = Mark.due(entry)
         self._landing.keep_file(path, mark=mark)
         self._known.add(path, self._landing.results / path, sha256, mtime=mark.mtime)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -173,12 +174,16 @@ class UpStream:
         )
         return Manifest(files, empty_directories(entries))
 
-    def _hash(self, entry: Entry) -> str:
+    def _hash(self, entry: Entry, *, keep: bool = True) -> str:
+        if known := self._hashes.get(entry.path):
+            return known
         try:
-            self._hashes[entry.path] = hash_file(self._case.directory / entry.path, read=self._meter.alive)
+            sha256 = hash_file(self._case.directory / entry.path, read=self._meter.alive)
         except OSError as error:
             raise source_error(error) from error
-        return self._hashes[entry.path]
+        if keep:
+            self._hashes[entry.path] = sha256
+        return sha256
 
     def _share(self, entries: list[Entry], places: Mapping[str, Place]) -> Share:
         """Compare with what is there. What has the right size is hashed here too, then kept if it is equal."""
@@ -186,14 +191,16 @@ class UpStream:
         dated: list[Entry] = []
         begun: dict[str, tuple[Entry, int, str]] = {}
         for place, (tree, hashes) in places.items():
-            found = {each.path: each for each in tree.files}
+            files = tree.files
+            paths = [each.path for each in files]
             for each in entries:
-                other = found.get(each.path)
-                if each.is_dir or other is None or each.path in whole:
+                at = bisect_left(paths, each.path)
+                if each.is_dir or each.path in whole or at == len(paths) or paths[at] != each.path:
                     continue
+                other = files[at]
                 same_mark = Mark.of(other) == Mark.due(each)
                 same = other.size == each.size and (same_mark or each.size >= DATED_FROM)
-                if same and hashes.get(each.path) == (self._hashes.get(each.path) or self._hash(each)):
+                if same and each.path in hashes and hashes[each.path] == self._hash(each, keep=False):
                     whole[each.path] = place
                     if not same_mark:
                         dated.append(each)
@@ -202,19 +209,6 @@ class UpStream:
         return Share(whole, tuple(dated), tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
-        kept = sum(each.size for each in entries if each.path in share.whole)
-        self._meter.keep(files=len(share.whole), size=kept)
-        far.say("go")
-        if dropped:
-            far.say("drop", now=False)
-        for place in sorted(set(share.whole.values())):
-            names = b"".join(b"./" + _raw(path) + b"\0" for path in sorted(share.whole) if share.whole[path] == place)
-            far.say(f"keep {len(names)} {place}", now=False)
-            far.send(names)
-        far.say("kept", now=False)
-        for each in share.dated:
-            self._date(far, each)
-        sent = set(share.whole)
         files = [each for each in entries if not each.is_dir]
         proven = Proven(len(files), sum(each.size for each in files), self._wanted)
         self._ctx.log.info(
@@ -222,16 +216,19 @@ class UpStream:
             *(far.host, far.way, far.hash_tool, proven.files, len(share.whole), len(share.begun)),
         )
         try:
-            with far.patient(kept):  # it copies them first, and takes nothing meanwhile
-                for each, length, place in share.begun:
-                    if self._append(far, each, length, place):
-                        sent.add(each.path)
-                far.say(f"stream {_at_once(proven)} {len(entries)}", now=False)
-                del files
-                self._stream(far, [each for each in entries if each.path not in sent])
-                check_at_rest(self._case, entries)
-                far.send(self._note(proven) + tar_stream.END)
-                far.process.stdin.close()
+            far.say("go")
+            if dropped:
+                far.say("drop", now=False)
+            sent = self._keep(far, entries, share)
+            for each, length, place in share.begun:
+                if self._append(far, each, length, place):
+                    sent.add(each.path)
+            far.say(f"stream {_at_once(proven)} {len(entries)}", now=False)
+            del files
+            self._stream(far, [each for each in entries if each.path not in sent])
+            check_at_rest(self._case, entries)
+            far.send(self._note(proven) + tar_stream.END)
+            far.end_input()
         except HostFault as fault:
             raise far.failure() from fault
         except Stopping:
@@ -241,6 +238,30 @@ class UpStream:
         self._meter.begin("proving")
         self._await_end(far, entries)
         return proven
+
+    def _keep(self, far: FarSide, entries: list[Entry], share: Share) -> set[str]:
+        """Have copied there what is there already, and return the paths; none where that can't be done."""
+        if not share.whole:
+            far.say("kept", now=False)
+            return set()
+        size = sum(each.size for each in entries if each.path in share.whole)
+        with far.patient(size):
+            for place in sorted(set(share.whole.values())):
+                paths = sorted(path for path, where in share.whole.items() if where == place)
+                names = b"".join(b"./" + _raw(path) + b"\0" for path in paths)
+                far.say(f"keep {len(names)} {place}", now=False)
+                far.send(names)
+            far.say("kept 1")
+            said = far.line()
+        if said == b"kept nothing":
+            self._ctx.log.warning("what is on %s already can't be copied there; it is sent again", far.host)
+            return set()
+        if said != b"kept":
+            raise far.failure()
+        self._meter.keep(files=len(share.whole), size=size)
+        for each in share.dated:
+            self._date(far, each)
+        return set(share.whole)
 
     def _append(self, far: FarSide, entry: Entry, length: int, place: str) -> bool:
         """Have a file's beginning proven there and send the rest; False when it is not a beginning of this file."""
@@ -305,7 +326,7 @@ class UpStream:
                     if rest != self._wanted.encode():
                         raise HostFault(f"host {far.host}: it proved something else than was sent", host=far.host)
                     break
-        with contextlib.suppress(HostFault):
+        with contextlib.suppress(HostError, TimeoutError):
             far.process.wait(60.0)  # it removes what earlier turns left
 
     def _difference(self, far: FarSide, entries: list[Entry], there: dict[str, str]) -> Exception:

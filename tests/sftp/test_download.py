@@ -27,6 +27,7 @@ from sftp.bench import (
     damages_what_is_sent,
     fill,
     flip_a_byte,
+    remove,
 )
 
 RESULTS = {"dose_1.raw": b"\1" * 300_000, "dose_2.raw": b"\2" * 10, "log/run.txt": b"ok\n", "nothing": b""}
@@ -150,6 +151,32 @@ def test_what_came_into_the_place_meanwhile_is_left_as_it_is(
 
     assert isinstance(done, Done)
     assert contents(place) == contents(bench.outputs) and bench.leftovers() == []
+
+
+def test_what_was_moved_aside_and_not_replaced_is_never_removed(bench: Bench) -> None:
+    """A turn was killed right after it had moved something away that was written to just then."""
+    fill(bench.outputs, RESULTS)
+    left = bench.destination.parent / f".mqi-{KEY}.download._.1-1.part"
+    fill(left / "results", RESULTS)
+    fill(left / "replaced", {"thesis.txt": b"precious"})
+    fill(bench.destination, {"more.txt": b"precious too"})
+
+    with pytest.raises(GiveUp, match="holds something else"):
+        bench.download(turn=2)
+
+    assert contents(bench.destination) == {"more.txt": b"precious too"}
+    (kept,) = bench.destination.parent.glob("case.before-*")
+    assert contents(kept) == {"thesis.txt": b"precious"}
+    remove(bench.destination)
+    bench.download(turn=3)
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert contents(kept) == {"thesis.txt": b"precious"}
+
+
+def test_results_of_a_part_that_lie_deeper_here_than_can_be_are_refused_at_once(bench: Bench) -> None:
+    fill(bench.outputs, {"/".join(["d"] * 64) + "/f": b"1"})
+    with pytest.raises(GiveUp, match=r"directory nested deeper|directories nested deeper"):
+        bench.download()
 
 
 def test_what_is_not_ours_among_what_an_earlier_turn_left_is_begun_anew(bench: Bench) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mqi_cli import Done, GiveUp, Host, HostError, HostUnreachable, RetryLater
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import far_small, quick
+from mqi_sftp.preview import preview_upload
 from servers.proxy import TcpProxy
 from sftp.bench import ODD_NAMES, UPLOAD, Bench, HostThrough, contents, fill, remove
 
@@ -164,6 +165,19 @@ def test_a_line_that_breaks_in_it_again_and_again_is_got_over(
         else:
             raise AssertionError("nothing of it was kept")
     assert isinstance(done, Done) and contents(bench.input) == contents(bench.source)
+
+
+def test_a_dry_run_of_a_small_revision_says_that_all_of_it_goes(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"a": b"1" * 3000, "b": b"2" * 3000})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.source, {"late": b"x"})
+    moves = preview_upload(ssh_bench.case(), ssh_bench.context("upload"))
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert sum(each.size for each in moves if each.act == "send") == done.facts["sent_bytes"] == 6001
 
 
 def test_what_the_bandwidth_would_stretch_takes_the_stream(ssh_bench: Bench) -> None:

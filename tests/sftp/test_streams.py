@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -354,6 +354,69 @@ def test_file_by_file_too_an_owner_that_wakes_while_it_publishes_leaves_what_is_
         local_bench.upload(host=HostThrough(local_bench.host, TakenOver))
 
     assert contents(local_bench.input) == {"large": b"1"}
+
+
+@pytest.mark.parametrize("fault", ["it can't be listed", "it can't be copied"])
+def test_an_earlier_revision_that_is_of_no_use_is_no_obstacle(ssh_bench: Bench, fault: str) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.source, {"late": b"x"})
+    old, new = {
+        "it can't be listed": ('find "$former" >/dev/null 2>&1 &&', "false &&"),
+        "it can't be copied": ('( cd "$base" && xargs', '( cd "$base" && false && xargs'),
+    }[fault]
+
+    def faulty(program: str) -> str:
+        assert old in program
+        return program.replace(old, new)
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=faulty))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == (5 << 20) + 1
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
+
+
+class CantBeListed(FilesThrough):
+    """A host on which the earlier revision's directories can't be read."""
+
+    def list_many(self, paths: Sequence[PurePosixPath], **more: Any) -> Any:
+        if any(KEY in str(each) and "input" in str(each) for each in paths):
+            raise HostFault("permission denied", host="far")
+        return super().list_many(paths, **more)
+
+
+def test_file_by_file_too_an_earlier_revision_that_cant_be_read_is_no_obstacle(local_bench: Bench) -> None:
+    fill(local_bench.source, {"large": bytes(1 << 20)})
+    local_bench.upload()
+    local_bench.next_revision("cbbbbbbbbbb")
+
+    done = local_bench.upload(host=HostThrough(local_bench.host, CantBeListed))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 1 << 20
+
+
+@pytest.mark.parametrize("client", ["the system's", "our own"])
+def test_a_far_side_that_stalls_at_the_very_end_of_what_is_sent_ends_in_time(
+    tmp_path: Path, make_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    if client == "our own":
+        monkeypatch.setattr("mqi_cli.hosts.openssh.shutil.which", lambda name: None)
+    bench = Bench(tmp_path, make_host("ssh"))
+    bench.section = SftpSection(verify_timeout="1s")
+    fill(bench.source, {f"{number:04d}": bytes([number % 256]) * 8000 for number in range(256)})
+
+    def stalls(program: str) -> str:
+        assert "tar -x -o -b 256 -f -" in program
+        return program.replace("tar -x -o -b 256 -f -", "sleep 30")
+
+    began = time.monotonic()
+    with pytest.raises(HostFault):
+        bench.upload(host=HostThrough(bench.host, far=stalls))
+    assert time.monotonic() - began < 20
 
 
 def test_an_owner_that_wakes_while_it_publishes_leaves_what_a_later_one_put_there(ssh_bench: Bench) -> None:
