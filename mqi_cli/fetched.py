@@ -7,7 +7,7 @@ finished later was not taken along, however well that step ended.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mqi_cli.message import Earlier
@@ -15,6 +15,7 @@ from mqi_cli.stage import Step, Workflow
 
 SEEN = "of"  # the fact
 DOWNLOAD = "download"  # the stage that fetches results
+ARCHIVE = "archive"  # the stage after which nothing on a host is needed any more
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,18 @@ class Finished(Earlier):
 
 @dataclass(frozen=True)
 class Unfetched:
-    """A run step whose newest results lie on its host alone. `download` has fetched older ones; empty where none did."""
+    """A run step whose newest results lie on its host alone, and the download that is to fetch them; empty where none is.
+
+    `older`: that download has fetched older ones.
+    """
 
     step: Step
     download: str = ""
+    older: bool = False
 
     def __str__(self) -> str:
+        if self.download and not self.older:
+            return f"step {self.download} has not fetched the results of step {self.step.name}"
         if self.download:
             return f"step {self.step.name} has newer results than those that step {self.download} fetched"
         return f"results of step {self.step.name} were never fetched"
@@ -64,24 +71,50 @@ def leaves_results(step: Step) -> bool:
 
 def fetching(steps: Sequence[Step], index: int) -> list[Step]:
     """Return the downloads after a step that fetch its results, or those of a later run that made its own of them."""
-    found = []
+    return [steps[at] for at, origin in _origins(steps, steps[index].host).items() if at > index and origin >= index]
+
+
+def _origins(steps: Sequence[Step], host: str) -> dict[int, int]:
+    """Return for the place of each download from a host the place of the step whose results it fetches."""
+    found = {}
     for place, step in enumerate(steps):
-        if place > index and step.stage.name == DOWNLOAD and step.host == steps[index].host:
+        if step.stage.name == DOWNLOAD and step.host == host:
             named = getattr(step.options, "step", "")
             origins = [at for at in range(place) if (steps[at].name == named if named else leaves_results(steps[at]))]
-            if origins and origins[-1] >= index:
-                found.append(step)
+            if origins:
+                found[place] = origins[-1]
     return found
 
 
 def unfetched(workflow: Workflow, finished: Sequence[Earlier], host: str) -> list[Unfetched]:
     """Return the steps that have finished on a host and whose newest results no finished download has fetched."""
-    found = []
-    for index, step in enumerate(workflow.steps):
-        if step.host != host or not leaves_results(step) or not any(each.step == step.name for each in finished):
-            continue
-        names = [each.name for each in fetching(workflow.steps, index)]
-        fetches = [each for each in finished if each.step in names]
-        if not any(has_seen_newest(each, finished, step.name) for each in fetches):
-            found.append(Unfetched(step, fetches[-1].step if fetches else ""))
-    return found
+    return [
+        left
+        for index, step in enumerate(workflow.steps)
+        if step.host == host and leaves_results(step) and any(each.step == step.name for each in finished)
+        for left in _left(workflow.steps, index, finished)
+    ]
+
+
+def _left(steps: Sequence[Step], index: int, finished: Sequence[Earlier]) -> Iterator[Unfetched]:
+    """Tell of a finished step whose newest results were not fetched.
+
+    Several downloads may fetch a part each of what one step left, so each of them counts. Of those that fetch what a
+    later run has made of it, one is enough.
+    """
+    step = steps[index]
+    done = {each.step for each in finished}
+    filing = next((at for at, each in enumerate(steps) if each.stage.name == ARCHIVE), len(steps))
+    own = [
+        steps[at].name
+        for at, origin in _origins(steps, step.host).items()
+        if origin == index and (steps[at].name in done or at < filing)
+    ]
+    fresh = {each.step for each in finished if has_seen_newest(each, finished, step.name)}
+    if own:
+        if late := [name for name in own if name not in fresh]:
+            yield Unfetched(step, late[0], older=late[0] in done)
+        return
+    later = [each.name for each in fetching(steps, index) if each.name in done]
+    if not fresh.intersection(later):
+        yield Unfetched(step, later[-1] if later else "", older=bool(later))

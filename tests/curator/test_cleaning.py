@@ -187,6 +187,21 @@ def test_results_that_are_newer_than_the_download_keep_their_directory_until_the
     assert isinstance(done_by(FILED["qa"], **archived), Removable)
 
 
+def test_each_download_of_a_step_has_to_fetch_its_newest_results() -> None:
+    """Each may fetch another part of them."""
+    two = Workflow("qa", (step("my-run"), step("dose", "download"), step("csv", "download"), step("my-archive")))
+    attempts: Any = {"csv": (1, {}), "my-run": (2, {}), "dose": (2, {}), "my-archive": (2, {})}
+    said = reason(done_by(two, **attempts))
+    assert "step my-run has newer results than those that step csv fetched" in said
+    assert f"mqi transfer download {KEYS[0]} --step csv" in said
+    del attempts["csv"]
+    assert f"step csv has not fetched the results of step my-run: mqi transfer download {KEYS[0]} --step csv" in reason(
+        done_by(two, **attempts)
+    )
+    attempts = {"my-run": (2, {}), "dose": (2, {}), "csv": (2, {}), "my-archive": (2, {})}
+    assert isinstance(done_by(two, **attempts), Removable)
+
+
 def test_what_a_step_noted_of_attempts_counts_more_than_the_times() -> None:
     def seen(step: str, attempt: int) -> dict[str, Any]:
         return {"of": seen_attempts([Earlier(step, "", attempt)], [step])}
