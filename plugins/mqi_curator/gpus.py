@@ -23,9 +23,10 @@ APP_QUERY = ("--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader")
 UNKNOWN_PROCESS = 0
 
 # Exit codes that tell of one GPU while the query itself was answered: no power cable, interrupts, infoROM, off the bus
-# (nvidia-smi(1), RETURN VALUE). What processes there are is not known once a GPU has fallen off the bus.
-_OF_ONE_GPU = frozenset({8, 10, 14, 15})
-_HARMLESS = frozenset({0, 8, 10, 14})
+# (nvidia-smi(1), RETURN VALUE). Some drivers end the list of processes at a GPU that has fallen off the bus.
+_OFF_THE_BUS = 15
+_OF_ONE_GPU = frozenset({8, 10, 14, _OFF_THE_BUS})
+_IDLE = 100  # MiB; a program that computes takes more
 
 _UUID = re.compile(r"GPU-[0-9A-Za-z-]+")
 _NOTE = re.compile(r"WARNING:|Unable to determine the device handle for GPU", re.IGNORECASE)
@@ -40,8 +41,8 @@ _NO_DEVICES = "no devices were found"
 class GpuLook:
     """What one look at a host's GPUs gave.
 
-    `unusable` says of each GPU that is there and must not be given to a run why, `withheld` are their UUIDs. `odd` are the
-    lines that are no rows, where there were rows as well.
+    `unusable` says of each GPU that is there and must not be given to a run why. `withheld` are their UUIDs and those that
+    only `odd` names: the lines that are no rows, where there were rows as well.
     """
 
     gpus: tuple[GpuSeen, ...] = ()
@@ -65,13 +66,13 @@ def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int, *, ours: Set[i
         return GpuLook(problem=_first_line(gpus) or f"the GPU query ended with code {gpu_code}")
     if odd and not rows:
         return GpuLook(problem=f"an answer that is not understood: {_first_line(odd[0])}")
-    if app_code not in _HARMLESS:
+    if app_code not in {0, *_OF_ONE_GPU} or (app_code == _OFF_THE_BUS and not _has_lost_one(rows, odd, gpu_code)):
         return GpuLook(problem=_first_line(apps) or f"the query for GPU processes ended with code {app_code}")
     notes = [line for line in apps.splitlines() if _NOTE.match(line.strip())]
     processes = _read_apps("\n".join(line for line in apps.splitlines() if line not in notes))
     if processes is None:
         return GpuLook(problem=f"an answer that is not understood: {_first_line(apps)}")
-    named_oddly = {uuid for line in odd for uuid in _UUID.findall(line)}
+    named_oddly = {uuid for line in [*odd, *notes] for uuid in _UUID.findall(line)}
     seen: list[GpuSeen] = []
     unusable: dict[str, str] = {}
     for row in rows:
@@ -79,9 +80,24 @@ def read_gpus(gpus: str, gpu_code: int, apps: str, app_code: int, *, ours: Set[i
         if fault:
             unusable[row[1]] = f"GPU {row[0]} ({row[1]}) {fault}"
         else:
-            seen.append(_read_gpu(row, processes.get(row[1], ()), ours))
+            known = processes.get(row[1], [])
+            if app_code == _OFF_THE_BUS and not (known or _is_idle(row)):
+                known = [UNKNOWN_PROCESS]
+            seen.append(_read_gpu(row, known, ours))
     lines = dict.fromkeys(_first_line(line) for line in [*odd, *notes])
-    return GpuLook(tuple(seen), tuple(unusable.values()), withheld=tuple(unusable), odd=tuple(lines))
+    withheld = dict.fromkeys([*unusable, *sorted(named_oddly)])
+    return GpuLook(tuple(seen), tuple(unusable.values()), withheld=tuple(withheld), odd=tuple(lines))
+
+
+def _has_lost_one(rows: Sequence[Sequence[str]], odd: Sequence[str], code: int) -> bool:
+    """Whether the list of GPUs tells of one that is off the bus; it may still list one that fell off a moment later."""
+    return code == _OFF_THE_BUS or bool(odd) or any(_fault(row) for row in rows)
+
+
+def _is_idle(row: Sequence[str]) -> bool:
+    """Whether nobody can compute on a GPU, by its own numbers."""
+    used, utilization = _number(row[4]), _number(row[5])
+    return used is not None and used < _IDLE and not utilization
 
 
 def _sorted_out(text: str) -> tuple[list[list[str]], list[str]]:

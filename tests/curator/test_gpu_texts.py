@@ -175,6 +175,24 @@ def test_an_exit_code_that_tells_of_one_gpu_takes_no_other_away() -> None:
     assert read(captured.TWO_A100, gpu_code=139).problem
 
 
+def test_one_gpu_off_the_bus_leaves_the_others_in_use() -> None:
+    look = read(captured.TWO_A100 + captured.LOST, captured.APPS + captured.LOST, gpu_code=15, app_code=15)
+    assert (look.problem, look.odd) == ("", (captured.LOST.strip(),))
+    assert [gpu.processes for gpu in look.gpus] == [(977,), (12033, 12034)]
+    look = read(captured.TWO_A100 + captured.LOST, captured.LOST, gpu_code=15, app_code=15)
+    assert [gpu.processes for gpu in look.gpus] == [(), (UNKNOWN_PROCESS,)], "the list may have ended at the lost one"
+    look = read(captured.ONE_LOST, captured.LOST, app_code=15)
+    assert [gpu.uuid for gpu in look.gpus] == [A]
+
+
+def test_a_gpu_that_only_an_odd_line_names_is_there_and_not_given() -> None:
+    odd = f"2, {C}, A100, 40960, 5, 0\n"
+    look = read(captured.TWO_A100_MIG_COLUMN + odd)
+    assert ([gpu.uuid for gpu in look.gpus], look.withheld, len(look.odd)) == ([A, B], (C,), 1)
+    lost = f"Unable to determine the device handle for GPU {B}: Unknown Error\n"
+    assert [gpu.uuid for gpu in read(captured.TWO_A100 + lost, lost, gpu_code=15, app_code=15).gpus] == [A]
+
+
 def test_gpus_whose_processes_are_unknown_are_not_offered() -> None:
     assert read(captured.TWO_A100, "oops\n").problem
     assert read(captured.TWO_A100, "", app_code=9).problem
