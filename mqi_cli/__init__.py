@@ -70,6 +70,7 @@ _FACE = {
     "Unfetched": "fetched",
     "fetching": "fetched",
     "has_seen_newest": "fetched",
+    "is_for_effect": "fetched",
     "seen_attempts": "fetched",
     "unfetched": "fetched",
     "Completed": "hosts.base",
@@ -158,6 +159,7 @@ if TYPE_CHECKING:
     from mqi_cli.fetched import Unfetched as Unfetched
     from mqi_cli.fetched import fetching as fetching
     from mqi_cli.fetched import has_seen_newest as has_seen_newest
+    from mqi_cli.fetched import is_for_effect as is_for_effect
     from mqi_cli.fetched import seen_attempts as seen_attempts
     from mqi_cli.fetched import unfetched as unfetched
     from mqi_cli.hookspecs import ConfigSection as ConfigSection

@@ -69,6 +69,17 @@ def leaves_results(step: Step) -> bool:
     return bool(step.host) and (step.stage.job or "outputs" in type(step.options).model_fields)
 
 
+def is_for_effect(steps: Sequence[Step], index: int) -> bool:
+    """Whether a run is there for its effect, such as to publish something, and leaves nothing that is to be kept.
+
+    Its config says so by `outputs: []`, or by what it fetches from that host: other steps' results alone.
+    """
+    step = steps[index]
+    if getattr(step.options, "outputs", ()) or fetching(steps, index):
+        return False
+    return "outputs" in step.options.model_fields_set or bool(_origins(steps, step.host))
+
+
 def fetching(steps: Sequence[Step], index: int) -> list[Step]:
     """Return the downloads after a step that fetch its results, or those of a later run that made its own of them."""
     return [steps[at] for at, origin in _origins(steps, steps[index].host).items() if at > index and origin >= index]
@@ -87,11 +98,15 @@ def _origins(steps: Sequence[Step], host: str) -> dict[int, int]:
 
 
 def unfetched(workflow: Workflow, finished: Sequence[Earlier], host: str) -> list[Unfetched]:
-    """Return the steps that have finished on a host and whose newest results no finished download has fetched."""
+    """Return the steps that have finished on a host and whose newest results no finished download has fetched.
+
+    A run that is there for its effect alone leaves none.
+    """
     return [
         left
         for index, step in enumerate(workflow.steps)
         if step.host == host and leaves_results(step) and any(each.step == step.name for each in finished)
+        if not is_for_effect(workflow.steps, index)
         for left in _left(workflow.steps, index, finished)
     ]
 

@@ -24,6 +24,7 @@ from mqi_cli import (
     StageContext,
     Wait,
     describe_os_error,
+    is_for_effect,
     seen_attempts,
     unfetched,
 )
@@ -75,7 +76,7 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     """File the case, prove the file, then clear the hosts. Called again it finds what is done and goes on from there."""
     require_key(case)
     place = find_place(case, ctx)
-    _refuse_to_clear_unfetched(case, ctx)
+    left = _left_with_results(case, ctx) if ctx.options.clear_host else []
     try:
         filed = _remembered(case, ctx) or _file(case, ctx, place)
     except Stopping:
@@ -94,26 +95,35 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     }  # fmt: skip
     if ctx.options.clear_host:
         done = ctx.facts.get("cleared", []) if ctx.facts.get("identity") == identity(case, ctx) else []
-        facts["cleared"] = clear_hosts(case, ctx, done=done)
+        facts["cleared"] = clear_hosts(case, ctx, done=done, left=left)
     return Done(facts)
 
 
-def _refuse_to_clear_unfetched(case: CaseRef, ctx: StageContext) -> None:
-    if not ctx.options.clear_host:
-        return
-    ran = [step.name for step in ctx.workflow.steps if step.stage.job]
+def _left_with_results(case: CaseRef, ctx: StageContext) -> list[str]:
+    """Return the hosts that are left as they are: a run may have results there, but the config knows of none.
+
+    Raises `GiveUp` where results that the config does know of were not fetched.
+    """
+    steps = ctx.workflow.steps
+    ran = [step.name for at, step in enumerate(steps) if step.stage.job and not is_for_effect(steps, at)]
     if ran and not any(downloads(ctx)):
         raise GiveUp(
             f"nothing was fetched of what step {ran[-1]} computed, and clearing its host would lose it",
             hint="add a download step before this one, or set clear_host: false",
         )
+    hosts = []
     for left in (each for host in hosts_of(ctx) for each in unfetched(ctx.workflow, ctx.earlier, host)):
         if left.download:
-            again = f"mqi transfer download {case.key} --step {left.download}, then: mqi case retry {case.key}"
-            raise GiveUp(f"{left}, and clearing its host would lose them", hint=f"fetch them: {again}")
-        if getattr(left.step.options, "outputs", ()):  # a run that declares none may be for its effect alone
+            again = f"mqi transfer download {case.key} --step {left.download}"
+            then = f"mqi case retry {case.key} (of a case that is done: mqi archive run {case.key} --step {ctx.step})"
+            hint = f"fetch them: {again}, then: {then}"
+            raise GiveUp(f"{left}, and clearing its host would lose them", hint=hint)
+        if getattr(left.step.options, "outputs", ()):
             hint = "add a download step before this one, or set clear_host: false"
             raise GiveUp(f"{left}, and clearing its host would lose them", hint=hint)
+        ctx.log.warning("%s: host %s is not cleared. mqi host clean tells what to do", left, left.step.host)
+        hosts.append(left.step.host)
+    return hosts
 
 
 def _remembered(case: CaseRef, ctx: StageContext) -> Filed | None:

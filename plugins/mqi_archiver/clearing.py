@@ -31,15 +31,17 @@ def require_key(case: CaseRef) -> None:
         raise GiveUp("this case has no key that names a directory of its own on a host")
 
 
-def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str]) -> list[str]:
-    """Remove the case's directory from every host that is not `done` yet, remembering each; return all that are.
+def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str], left: Sequence[str] = ()) -> list[str]:
+    """Remove the case's directory from every host that is not `done` yet, nor to be `left`, remembering each.
+
+    Return all that are cleared.
 
     Raises `HostError`s as they come: the hosts that are left are cleared by a later turn.
     """
     require_key(case)
     cleared = list(done)
     for name in hosts_of(ctx):
-        if name in cleared:
+        if name in cleared or name in left:
             continue
         host = ctx.host_named(name)
         root = RemoteLayout(host.base_dir, case.key, ctx.owner).root

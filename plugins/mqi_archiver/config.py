@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mqi_cli import Duration, LocalPath, Section, Step, StepOptions, check_local, fetching
+from mqi_cli import Duration, LocalPath, Section, Step, StepOptions, check_local, fetching, is_for_effect
 
 Compression = Literal["none", "gzip", "xz"]
 
@@ -58,7 +58,7 @@ def check_archive(steps: Sequence[Step], index: int, hosts: Mapping[str, Any]) -
         if later.host
     ]
     earlier = steps[:index]
-    runs = [step.name for step in earlier if step.stage.job]
+    runs = [step.name for place, step in enumerate(earlier) if step.stage.job and not is_for_effect(earlier, place)]
     if runs and not any(step.stage.name == "download" for step in earlier):
         problems.append(
             f"it would clear away what step {runs[-1]} computed, and nothing fetches that before: "

@@ -18,6 +18,7 @@ from mqi_cli import (
     Patrol,
     PatrolContext,
     RemoteLayout,
+    Unfetched,
     Workflow,
     has_seen_newest,
     key_of,
@@ -73,11 +74,16 @@ def judge(
         return Kept(key, f"done, but the config has no workflow {case.workflow} any more to judge by")
     hosts = _may_be_one(workflow, host, base_dirs or {})
     if left := [each for name in hosts for each in unfetched(workflow, case.finished, name)]:
-        mend = f": mqi transfer download {key} --step {left[0].download}" if left[0].download else ""
-        return Kept(key, f"done, but {left[0]}{mend}")
+        return Kept(key, f"done, but {left[0]}: {_mend(key, left[0])}")
     if host in case.cleared:
         return Removable(key, "done, and cleared once already")
     return _judge_archived(key, case, workflow, hosts)
+
+
+def _mend(key: str, left: Unfetched) -> str:
+    if left.download:
+        return f"mqi transfer download {key} --step {left.download}"
+    return "add a download step for them, or give the step `outputs: []` if it leaves nothing to keep"
 
 
 def _may_be_one(workflow: Workflow, host: str, base_dirs: Mapping[str, str]) -> list[str]:

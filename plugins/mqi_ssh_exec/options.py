@@ -139,7 +139,9 @@ class RunOptions(StepOptions):
         (), description="Further options for the queue's program, one each: `--constraint=a100` for sbatch."
     )
     outputs: tuple[Annotated[str, AfterValidator(_glob)], ...] = Field(
-        (), description="Patterns below the work directory; each must match files, none of them empty."
+        (),
+        description="Patterns below the work directory; each must match files, none of them empty. `[]` says that the run "
+        "leaves nothing to keep: its host is cleared without a download.",
     )
     log_must_contain: Texts = Field(
         (),

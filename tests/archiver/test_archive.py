@@ -27,6 +27,8 @@ from mqi_archiver.index import Index
 from mqi_archiver.place import publish
 from mqi_archiver.tarball import pack, prove
 from mqi_cli import Done, Earlier, GiveUp, HostUnreachable, RetryLater, Step, Wait, seen_attempts
+from mqi_cli.config.model import LocalHostSection
+from mqi_cli.hosts.local import LocalHost
 from mqi_cli.manifest import build_manifest
 
 
@@ -577,6 +579,7 @@ def test_an_attempt_that_finished_after_the_download_is_not_cleared_away(filing:
     with pytest.raises(GiveUp, match="step simulate has newer results than those that step download") as raised:
         ctx.workflow.steps[-1].stage.run(filing.case, ctx)
     assert raised.value.hint.startswith(f"fetch them: mqi transfer download {KEY} --step download")
+    assert f"mqi archive run {KEY} --step archive" in raised.value.hint, "a retry is refused where the case is done"
     assert (filing.far / KEY).exists()
 
     facts = filing.done()
@@ -585,23 +588,54 @@ def test_an_attempt_that_finished_after_the_download_is_not_cleared_away(filing:
     assert not (filing.far / KEY).exists()
 
 
-def test_outputs_on_a_second_host_that_nothing_fetches_are_not_cleared_away(filing: Filing) -> None:
+@pytest.mark.parametrize(
+    ("options", "fate"),
+    [
+        ({"host": "two", "outputs": ("dose.raw",)}, "held"),
+        ({"host": "two"}, "left"),
+        ({"host": "two", "outputs": ()}, "cleared"),
+        ({"host": "hpc"}, "cleared"),
+    ],
+)
+def test_a_host_is_cleared_of_a_run_that_nothing_fetches_only_if_it_ran_for_its_effect(
+    filing: Filing, options: dict[str, Any], fate: str
+) -> None:
+    ctx = filing.turn()
     steps = list(filing.workflow().steps)
-    for outputs, kept in ((("dose.raw",), True), ((), False)):
-        ctx = filing.turn()
-        steps[2:-1] = [
-            steps[2],
-            Step("second", steps[1].stage, WithHost(host="two", outputs=outputs)),
-        ]
+    steps[3:3] = [Step("second", steps[1].stage, WithHost(**options))]
+    ctx.workflow = type(ctx.workflow)("qa", tuple(steps))
+    ctx.earlier.append(Earlier("second", "", 1, {}))
+    two = filing.base / "two"
+    write(two / KEY / "work" / "second" / "_" / "1" / "log", b"fine")
+    filing.hosts["two"] = LocalHost("two", LocalHostSection(type="local", base_dir=str(two)), filing.base)
+    problems = check_archive(steps, len(steps) - 1, {})
+    if fate == "held":
+        with pytest.raises(GiveUp, match="results of step second were never fetched"):
+            steps[-1].stage.run(filing.case, ctx)
+        assert "the outputs of step second" in problems[0]
+        assert (filing.far / KEY).exists()
+    else:
+        assert problems == []
+        done = steps[-1].stage.run(filing.case, ctx)
+        assert isinstance(done, Done)
+        assert not (filing.far / KEY).exists()
+        assert ("two" in done.facts["cleared"]) is (options["host"] == "two" and fate == "cleared")
+    assert (two / KEY).exists() is not (options["host"] == "two" and fate == "cleared")
+
+
+def test_a_workflow_that_runs_for_its_effect_alone_needs_no_download(filing: Filing) -> None:
+    steps = list(filing.workflow().steps)
+    del steps[2]
+    ctx = filing.turn()
+    ctx.earlier = [each for each in ctx.earlier if each.step != "download"]
+    for outputs in ({}, {"outputs": ()}):
+        steps[1] = Step("simulate", steps[1].stage, WithHost(host="hpc", **outputs))
         ctx.workflow = type(ctx.workflow)("qa", tuple(steps))
-        ctx.earlier.append(Earlier("second", "", 1, {}))
-        filing.hosts["two"] = filing.hosts["hpc"]
-        problems = check_archive(steps, len(steps) - 1, {})
-        if kept:
-            with pytest.raises(GiveUp, match="results of step second were never fetched"):
-                steps[-1].stage.run(filing.case, ctx)
-            assert "the outputs of step second" in problems[0]
-            assert (filing.far / KEY).exists()
-        else:
+        problems = check_archive(steps, 2, {})
+        if outputs:
             assert problems == []
-            assert isinstance(steps[-1].stage.run(filing.case, ctx), Done), "it may have run for its effect alone"
+            assert isinstance(steps[-1].stage.run(filing.case, ctx), Done)
+        else:
+            assert "nothing fetches that before" in problems[0]
+            with pytest.raises(GiveUp, match="nothing was fetched"):
+                steps[-1].stage.run(filing.case, ctx)

@@ -51,9 +51,15 @@ class On(StepOptions):
     step: str = ""
 
 
-def step(name: str, stage: str = "", **options: str) -> Step:
+class Running(On):
+    """Options of a run."""
+
+    outputs: tuple[str, ...] = ()
+
+
+def step(name: str, stage: str = "", **options: Any) -> Step:
     stage = stage or name.removeprefix("my-")
-    chosen = StepOptions() if stage == "archive" else On(**options)
+    chosen = StepOptions() if stage == "archive" else Running(**options) if stage == "run" else On(**options)
     return Step(name, Stage(stage, _run, lane="x", job=stage == "run"), chosen)
 
 
@@ -125,7 +131,10 @@ def done_by(flow: Workflow, host: str = "hpc", **attempts: Any) -> Removable | K
 def test_results_that_were_never_fetched_keep_their_directory_though_the_case_is_archived() -> None:
     archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run", "my-archive"))
     flow = {"qa": workflow("upload", "run", "archive")}
-    assert reason(judge(KEYS[0], archived, "hpc", flow)) == "done, but results of step my-run were never fetched"
+    assert reason(judge(KEYS[0], archived, "hpc", flow)) == (
+        "done, but results of step my-run were never fetched: add a download step for them, or give the step "
+        "`outputs: []` if it leaves nothing to keep"
+    )
     late = {"qa": workflow("upload", "archive", "run")}
     assert "never fetched" in reason(judge(KEYS[0], archived, "hpc", late))
     cleared = replace(archived, cleared=frozenset({"hpc"}))
@@ -170,8 +179,22 @@ def test_what_a_later_run_has_made_its_own_of_need_not_be_fetched() -> None:
     ]
     attempts = {each.name: (1, {}) for each in steps}
     assert isinstance(done_by(Workflow("qa", tuple(steps)), **attempts), Removable)
+    steps[2] = step("simulate", "run", outputs=("dose.raw",))
     steps[3] = step("my-download", step="interpret")
     assert "results of step simulate were never" in reason(done_by(Workflow("qa", tuple(steps)), **attempts))
+
+
+def test_a_run_that_is_there_for_its_effect_alone_keeps_no_directory() -> None:
+    attempts = {name: (1, {}) for name in (*ARCHIVED[:3], "publish", "my-archive")}
+
+    def judged(host: str, **options: Any) -> Removable | Kept:
+        steps = (*FILED["qa"].steps[:3], step("publish", "run", host=host, **options), step("my-archive"))
+        return done_by(Workflow("qa", steps), host, **attempts)
+
+    assert isinstance(judged("hpc"), Removable), "what is worth keeping is fetched from there"
+    assert "publish were never fetched" in reason(judged("hpc", outputs=("report",)))
+    assert "publish were never fetched" in reason(judged("two")), "nothing is fetched from there"
+    assert isinstance(judged("two", outputs=()), Removable), "it says that it leaves nothing"
 
 
 def test_results_that_are_newer_than_the_download_keep_their_directory_until_they_are_fetched_and_archived() -> None:

@@ -167,3 +167,11 @@ def test_a_run_after_the_case_was_cleared_keeps_its_results_until_they_are_fetch
     assert desk.doses == {"2": "second"}
     desk.steps("archive")
     assert (desk.doses, desk.fetched) == ({}, ["second"])
+
+
+def test_a_case_whose_run_is_there_for_its_effect_alone_goes_once_it_says_so(desk: Desk) -> None:
+    run = {"run": {"host": "here", "command": "true", "outputs": []}}
+    desk.begin(run, desk.archive(clear_host=False))
+    desk.steps("upload", "run", "archive")
+    assert "done and archived" in desk.mqi("host", "clean", "here", "--yes")
+    assert not list((desk.base / "far").glob("c*"))
