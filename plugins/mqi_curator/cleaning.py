@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,22 @@ def _may_be_one(workflow: Workflow, host: str, base_dirs: Mapping[str, str]) -> 
     known = list(dict.fromkeys(step.host for step in workflow.steps if step.host))
     if host not in known:
         return known
-    return [name for name in known if name == host or (host in base_dirs and base_dirs.get(name) == base_dirs[host])]
+    return [
+        name
+        for name in known
+        if name == host or (host in base_dirs and name in base_dirs and _may_equal(base_dirs[name], base_dirs[host]))
+    ]
+
+
+def _may_equal(one: str, other: str) -> bool:
+    """Whether two paths may name one directory; nobody here knows what `~` stands for on a host."""
+    home, absolute = sorted(
+        (PurePosixPath(posixpath.normpath(each)) for each in (one, other)), key=PurePosixPath.is_absolute
+    )
+    if home.is_absolute() == absolute.is_absolute():
+        return str(home).lstrip("/") == str(absolute).lstrip("/")  # two slashes at the front stay two
+    below = home.parts[1:]
+    return not below or absolute.parts[-len(below) :] == below
 
 
 def _judge_archived(key: str, case: CaseView, workflow: Workflow, hosts: Sequence[str]) -> Removable | Kept:

@@ -163,6 +163,27 @@ def test_hosts_that_lead_to_one_directory_are_judged_as_one() -> None:
     assert "results of step my-run were never fetched" in reason(found)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "may_be_one"),
+    [
+        ("/scratch/mqi", "/scratch/mqi/", True),
+        ("/scratch//mqi", "/scratch/./x/../mqi", True),
+        ("~/mqi", "/home/u/mqi", True),
+        ("/home/u/mqi/", "~/mqi/", True),
+        ("~", "/home/u", True),
+        ("//scratch/mqi", "/scratch/mqi", True),
+        ("~/mqi", "/scratch/other", False),
+        ("~/mqi", "~/other", False),
+        ("/scratch/mqi", "/scratch/mqi2", False),
+    ],
+)
+def test_a_directory_may_be_written_in_several_ways(one: str, other: str, may_be_one: bool) -> None:
+    flow = Workflow("qa", (step("my-upload", host="login"), step("my-run", host="queue"), step("my-archive")))
+    archived = case(KEYS[0], CaseState.DONE, done=("my-upload", "my-run", "my-archive"))
+    found = judge(KEYS[0], archived, "login", {"qa": flow}, {"login": one, "queue": other})
+    assert isinstance(found, Kept) is may_be_one
+
+
 def test_what_was_fetched_after_the_archive_step_keeps_its_directory() -> None:
     flow = workflow("upload", "run", "archive", "download")
     attempts: Any = {"my-upload": (1, {}), "my-run": (1, {}), "my-archive": (1, {}), "my-download": (1, {})}
