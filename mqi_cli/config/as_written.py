@@ -39,8 +39,20 @@ def _in_model(model: shape.Model, raw: Any, path: KeyPath) -> Iterator[KeyPath]:
         if field is not None and _is_marked(field):
             yield (*path, key)
         elif field is not None:
-            for inner in shape.models_in(field.annotation):
-                yield from _in_model(inner, value, (*path, key))
+            yield from _in_value(field.annotation, value, (*path, key))
+
+
+def _in_value(annotation: Any, raw: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Look into a value that is a model, or a list or mapping of such."""
+    if isinstance(raw, list) and (items := shape.items_of(annotation)) is not None:
+        for index, item in enumerate(raw):
+            yield from _in_value(items, item, (*path, index))
+    elif isinstance(raw, dict):
+        for inner in shape.models_in(annotation):
+            yield from _in_model(inner, raw, path)
+        if (values := shape.values_of(annotation)) is not None:
+            for key, value in raw.items():
+                yield from _in_value(values, value, (*path, key))
 
 
 def _is_marked(field: FieldInfo) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from mqi_cli import Section, ShellText
+from mqi_cli.config.as_written import as_written
 from mqi_cli.config.secret_file import read_secret
 from mqi_cli.config.shown import settings
 
@@ -43,6 +46,48 @@ def test_a_command_is_the_hosts_shells_and_nothing_of_it_is_filled_in_here(desk)
     assert options.environment == {"PLACE": "/here"}
     shown = {each.key: each for each in settings(config)}
     assert "${" not in shown["workflows.qa[0].run.command"].origin
+
+
+class Task(Section):
+    """Something with a command, of which a plugin may take many."""
+
+    command: ShellText = ""
+    place: str = ""
+    after: Task | None = None
+
+
+class Many(Section):
+    """A plugin's section."""
+
+    listed: list[Task]
+    named: dict[str, tuple[Task, ...] | None]
+    texts: list[ShellText]
+    one: Task | None = None
+
+
+def test_a_shells_text_is_found_in_lists_and_mappings_of_models():
+    task = {"command": "$$", "place": "$$"}
+    offer = SimpleNamespace(sections={"many": SimpleNamespace(model=Many)}, stages={}, host_types={})
+
+    found = as_written(
+        {
+            "many": {
+                "listed": [{}, {**task, "after": task}],
+                "named": {"a": [task], "b": None, "c": "$$"},
+                "texts": ["$$"],
+                "one": task,
+            }
+        },
+        offer,
+    )
+
+    assert {path[1:] for path in found} == {
+        ("listed", 1, "command"),
+        ("listed", 1, "after", "command"),
+        ("named", "a", 0, "command"),
+        ("texts",),
+        ("one", "command"),
+    }
 
 
 @pytest.mark.parametrize(
