@@ -30,14 +30,18 @@ class Finished(Earlier):
 class Unfetched:
     """A run step whose newest results lie on its host alone, and the download that is to fetch them; empty where none is.
 
-    `older`: that download has fetched older ones.
+    `older`: that download has fetched older ones. `unused_by`: the later run whose results it fetched, which worked on
+    older ones.
     """
 
     step: Step
     download: str = ""
     older: bool = False
+    unused_by: str = ""
 
     def __str__(self) -> str:
+        if self.unused_by:
+            return f"step {self.step.name} has newer results than those that step {self.unused_by} worked on"
         if self.download and not self.older:
             return f"step {self.download} has not fetched the results of step {self.step.name}"
         if self.download:
@@ -120,16 +124,23 @@ def _left(steps: Sequence[Step], index: int, finished: Sequence[Earlier]) -> Ite
     step = steps[index]
     done = {each.step for each in finished}
     filing = next((at for at, each in enumerate(steps) if each.stage.name == ARCHIVE), len(steps))
+    origins = {at: origin for at, origin in _origins(steps, step.host).items() if at > index}
     own = [
-        steps[at].name
-        for at, origin in _origins(steps, step.host).items()
-        if origin == index and (steps[at].name in done or at < filing)
+        steps[at].name for at, origin in origins.items() if origin == index and (steps[at].name in done or at < filing)
     ]
+    stale = {each.step for each in finished if not has_seen_newest(each, finished, step.name)}
     fresh = {each.step for each in finished if has_seen_newest(each, finished, step.name)}
     if own:
         if late := [name for name in own if name not in fresh]:
             yield Unfetched(step, late[0], older=late[0] in done)
         return
-    later = [each.name for each in fetching(steps, index) if each.name in done]
-    if not fresh.intersection(later):
-        yield Unfetched(step, later[-1] if later else "", older=bool(later))
+    later = {
+        steps[at].name: steps[origin].name
+        for at, origin in origins.items()
+        if origin > index and steps[at].name in done
+    }
+    seen = [name for name in later if name in fresh]
+    if not seen:
+        yield Unfetched(step, list(later)[-1] if later else "", older=bool(later))
+    elif all(later[name] in stale for name in seen):
+        yield Unfetched(step, seen[-1], older=True, unused_by=later[seen[-1]])

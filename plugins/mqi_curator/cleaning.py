@@ -82,6 +82,8 @@ def judge(
 
 
 def _mend(key: str, left: Unfetched) -> str:
+    if left.unused_by:
+        return f"do step {left.unused_by} again, then: mqi transfer download {key} --step {left.download}"
     if left.download:
         return f"mqi transfer download {key} --step {left.download}"
     return "add a download step for them, or give the step `outputs: []` if it leaves nothing to keep"

@@ -205,6 +205,15 @@ def test_what_a_later_run_has_made_its_own_of_need_not_be_fetched() -> None:
     assert "results of step simulate were never" in reason(done_by(Workflow("qa", tuple(steps)), **attempts))
 
 
+def test_what_no_later_run_has_made_its_own_of_keeps_its_directory() -> None:
+    steps = (step("interpret", "run"), step("simulate", "run"), step("my-download"), step("my-archive"))
+    attempts: Any = {"simulate": (1, {}), "interpret": (2, {}), "my-download": (2, {}), "my-archive": (2, {})}
+    said = reason(done_by(Workflow("qa", steps), **attempts))
+    assert "step interpret has newer results than those that step simulate worked on: do step simulate again" in said
+    attempts = {"interpret": (2, {}), "simulate": (2, {}), "my-download": (2, {}), "my-archive": (2, {})}
+    assert isinstance(done_by(Workflow("qa", steps), **attempts), Removable)
+
+
 def test_a_run_that_is_there_for_its_effect_alone_keeps_no_directory() -> None:
     attempts = {name: (1, {}) for name in (*ARCHIVED[:3], "publish", "my-archive")}
 
