@@ -65,6 +65,9 @@ class Dispatcher:
         self._random = random
         self._settle = settle
         self._fail = fail
+        self._moved: set[int] = set()  # cases of which an attempt has ended, until they are settled
+        self._to_wake: list[str] = []  # while somebody is woken: whoever is to be woken after him
+        self._waking = False
 
     def give_turn(
         self,
@@ -179,26 +182,57 @@ class Dispatcher:
             self.wake(f"gpu:{part.host}")
         if part.job:
             self.wake(f"jobs:{part.host}")
-        self.wake(f"case:{part.case}")
+        self._moved.add(part.case)
+
+    def settled(self, case: int) -> None:
+        """Wake who waits for an end within a case, now that what follows on that end has been added."""
+        if case in self._moved:
+            self._moved.discard(case)
+            self.wake(f"case:{case}")
 
     def beside(self, case: CaseRow, part: PartRow) -> PartRow | None:
-        """Return the part of another step of the case beside which this part must not be worked on; None mostly."""
-        workflow = self._config.workflows.get(case.workflow)
-        alone = {step.name for step in workflow.steps if step.stage.alone} if workflow else set()
-        if not alone:
+        """Return the part of another step of the case beside which this part must not be worked on; None mostly.
+
+        Who must be alone waits for all that go on or will, or may; but one that must be alone, too, and is not at work
+        is in nobody's way: they would wait for each other.
+        """
+        alone = self._alone(case)
+        for step in sorted(alone - {part.step}):
+            if other := self._store.parts.at_work(case.id, step):
+                return other
+        if part.step not in alone:
             return None
-        others = [each for each in self._store.parts.live_of_case(case.id) if each.step != part.step]
-        if part.step in alone:
-            others += [each for each in self._store.parts.maybe_alive(case.id) if each.step != part.step]
-        else:
-            others = [each for each in others if each.step in alone and each.state is not PartState.WAITING]
-        return others[0] if others else None
+        if other := self._store.parts.live_besides(case.id, alone):
+            return other
+        unproven = self._store.parts.maybe_alive(case.id)
+        return next((each for each in unproven if each.step != part.step), None)
+
+    def _alone(self, case: CaseRow) -> set[str]:
+        workflow = self._config.workflows.get(case.workflow)
+        return {step.name for step in workflow.steps if step.stage.alone} if workflow else set()
 
     def wake(self, thing: str) -> None:
         """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on.
 
         Some at once: a transaction that moves ten thousand would keep everybody else waiting. The clock wakes the others.
+        What is to be woken because one that was woken has ended comes after it, and each thing once: not one within the other.
         """
+        if self._waking:
+            if thing not in self._to_wake:
+                self._to_wake.append(thing)
+            return
+        self._waking, self._to_wake = True, [thing]
+        try:
+            for each in self._to_wake:  # which grows meanwhile
+                self._wake(each)
+        finally:
+            self._waking, self._to_wake = False, []
+
+    def _wake(self, thing: str) -> None:
+        if thing.startswith("case:"):
+            for part in self._of_case_waiting(thing)[:WOKEN_AT_ONCE]:
+                self.give_turn(part)
+            return
         if not thing.startswith(SERVED_IN_ORDER):
             for part in self._store.parts.waiting_for(thing, limit=WOKEN_AT_ONCE):
                 self.give_turn(part)
@@ -210,6 +244,12 @@ class Dispatcher:
                 first = self._store.parts.by_id(each.id)
             if first is None or first.waiting_for == thing:
                 return
+
+    def _of_case_waiting(self, thing: str) -> list[PartRow]:
+        """Return who waits for other steps of his case, last those that must be alone: they wait for the others, too."""
+        waiting = self._store.parts.waiting_for(thing)
+        alone = self._alone(self._case(waiting[0])) if waiting else set()
+        return sorted(waiting, key=lambda each: each.step in alone)
 
     def stands_open(self, thing: str) -> bool:
         """Whether a thing that parts wait for is there, so that they wait for nothing; a time and a hand come by themselves."""
@@ -224,8 +264,8 @@ class Dispatcher:
                 first = self._store.parts.waiting_for(thing, limit=1)
                 return bool(first) and not self._missing(self._case(first[0]), first[0])
             case "case":
-                first = self._store.parts.waiting_for(thing, limit=1)
-                return bool(first) and self.beside(self._case(first[0]), first[0]) is None
+                one_of_each = {each.step: each for each in self._store.parts.waiting_for(thing)}
+                return any(self.beside(self._case(each), each) is None for each in one_of_each.values())
             case "jobs":
                 return (
                     host in self._config.hosts

@@ -159,7 +159,11 @@ class Moves:
         )
 
     def settle(self, identity: int) -> None:
-        """Bring a case's state in line with the parts of its current step."""
+        """Bring a case's state in line with the parts of its current step, at the end of a move, and wake who waits in it."""
+        self._settle(identity)
+        self.dispatch.settled(identity)
+
+    def _settle(self, identity: int) -> None:
         case = self.store.cases.by_id(identity)
         if case is None or not case.step or case.state is CaseState.CANCELLED:
             return

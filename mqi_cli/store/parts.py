@@ -44,6 +44,12 @@ _OF_STEP = Rows(
     PartTable, lambda: _of_case(PartTable.step == blank("step"), PartTable.current).order_by(PartTable.attempt)
 )
 _LIVE_OF_CASE = Rows(PartTable, lambda: _of_case(LIVE).order_by(PartTable.id))
+_AT_WORK = Rows(
+    PartTable,
+    lambda: _of_case(
+        PartTable.step == blank("step"), PartTable.state.in_([str(PartState.QUEUED), str(PartState.WORKING)])
+    ).limit(1),
+)
 _FINISHED = Rows(
     PartTable, lambda: _of_case(PartTable.current, PartTable.state == str(PartState.DONE)).order_by(PartTable.attempt)
 )
@@ -138,6 +144,15 @@ class Parts:
     def live_of_case(self, case: int) -> list[PartRow]:
         """Return a case's attempts that are not ended."""
         return _records(_LIVE_OF_CASE.all(self._database, case=case))
+
+    def at_work(self, case: int, step: str) -> PartRow | None:
+        """Return a part of a step that a worker has, or is about to get; None when there is none."""
+        return _first(_AT_WORK.all(self._database, case=case, step=step))
+
+    def live_besides(self, case: int, steps: Iterable[str]) -> PartRow | None:
+        """Return an attempt of a case that is not ended and is of none of these steps; None when there is none."""
+        found = PartTable.select().where(PartTable.case == case, LIVE, PartTable.step.not_in(list(steps)))
+        return next(iter(self._rows(found.limit(1))), None)
 
     def finished(self, case: int, steps: Sequence[str]) -> list[PartRow]:
         """Return the current attempts that finished the parts of these steps."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mqi_cli.case import CaseState, PartState
 from mqi_cli.errors import UsageError
 from mqi_cli.message import EventKind
+from mqi_cli.stage import Workflow
 
 
 def by_hand(bench: Any, case: Any, stage: str, **more: Any) -> Any:
@@ -89,20 +92,139 @@ def test_no_run_is_begun_beside_an_archive_that_is_at_work(bench: Any) -> None:
     assert by_hand(bench, case, "run").attempt == 2
 
 
-def test_a_next_try_waits_until_the_archive_has_ended(bench: Any) -> None:
+def waiting_archive(bench: Any) -> tuple[Any, Any]:
+    """Let a case's archive wait for a run that is done again by hand; return the case with the run's command."""
     case, archive = at_archive(bench)
-    bench.retry(archive)
+    bench.answer(archive, EventKind.WAIT, seconds=10.0, note="the disk is full")
     run = by_hand(bench, case, "run")
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    assert bench.part(case).waiting_for == f"case:{case.id}"
+    return case, run
+
+
+def test_an_archive_waits_for_the_next_try_of_a_run(bench: Any) -> None:
+    _, run = waiting_archive(bench)
+
     bench.answer(run, EventKind.RETRY, reason="it broke", hint="", after=100.0, host="")
+
+    assert bench.commands() == [], "the archive waits for the next try, too"
     bench.clock.turn(50)
     bench.clockwork.tick()
-    assert bench.commands() == [], "the archive waits for the next try, too"
+    assert bench.commands() == []
     bench.clock.turn(60)
     bench.clockwork.tick()
     again = bench.command()
     assert (again.step, again.attempt) == ("run", 3)
     bench.do(again)
     assert bench.command().step == "archive"
+
+
+def test_an_archive_waits_for_the_parts_that_a_plan_has_listed(make_bench: Any) -> None:
+    bench = make_bench(fans_out=True)
+    case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command(), parts=1, plan="0" * 32)
+    bench.do(bench.command())
+    bench.answer(bench.command(), EventKind.WAIT, seconds=10.0, note="the disk is full")
+    bench.store.parts.update(bench.part(case, "run").id, current=False)  # as if the list had to be made again
+    plan = by_hand(bench, case, "run")
+    assert plan.plan
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    assert bench.part(case).waiting_for == f"case:{case.id}"
+
+    bench.answer(plan, EventKind.DONE, facts={"parts": 2, "plan": "0" * 32})
+
+    assert {each.step for each in bench.commands()} == {"run"}
+
+
+def test_a_next_try_goes_on_though_the_archive_stands_before_it(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.retry(archive)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.RETRY, reason="it broke", hint="", after=5.0, host="")
+    attempt = bench.part(case)
+    bench.store.parts.update(attempt.id, state=PartState.WORKING, turn=1, waiting_for="", due_at=None, lease_until=1e12)
+    bench.clock.turn(10)
+    bench.clockwork.tick()
+    assert bench.part(case, "run").waiting_for == f"case:{case.id}"
+    bench.store.parts.update(attempt.id, state=PartState.WAITING, waiting_for=f"case:{case.id}", lease_until=None)
+
+    bench.clockwork.tick()
+
+    again = bench.command()
+    assert again.step == "run"
+    bench.do(again)
+    assert bench.command().step == "archive"
+
+
+def test_two_steps_that_want_to_be_alone_go_one_after_the_other(bench: Any) -> None:
+    first, run, last = bench.workflow.steps
+    bench.config.workflows["qa"] = Workflow("qa", (first, run, replace(last, name="a1"), replace(last, name="a2")))
+    case = bench.case()
+    for _ in range(3):
+        bench.do(bench.command())
+    a2 = bench.command()
+    bench.answer(a2, EventKind.GAVE_UP, reason="no disk", hint="")
+    a1 = by_hand(bench, case, "archive", step="a1")
+    bench.acts.retry(case.id)
+    assert bench.part(case, "a2").waiting_for == f"case:{case.id}"
+
+    bench.answer(a1, EventKind.WAIT, seconds=10.0, note="the disk is full")
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    bench.clockwork.tick()
+
+    one = bench.command()
+    assert one.step in ("a1", "a2")
+    bench.do(one)
+    other = bench.command()
+    assert {one.step, other.step} == {"a1", "a2"}
+
+
+QUEUED, WAITS, DUE = "queued", "waits for the case", "due"
+
+
+@pytest.mark.parametrize("names", [("run", "a1", "a2"), ("upload", "run", "a1")])
+def test_steps_that_want_to_be_alone_never_stick_and_never_meet(bench: Any, names: tuple[str, ...]) -> None:
+    first, run, last = bench.workflow.steps
+    archives = [replace(last, name=name) for name in ("a1", "a2")]
+    bench.config.workflows["qa"] = Workflow("qa", (first, run, *archives))
+
+    for order in itertools.permutations(names):
+        for states in itertools.product((QUEUED, WAITS, DUE), repeat=len(names)):
+            if states.count(QUEUED) > 1:
+                continue
+            case = bench.case()
+            bench.do(bench.command())
+            bench.answer(bench.command(), EventKind.DONE, facts={})
+            bench.answer(bench.command(), EventKind.DONE, facts={})
+            bench.command()
+            bench.store.parts.update(bench.part(case, "a2").id, state=PartState.CANCELLED)
+            row = bench.fresh(case)
+            with bench.store.transaction():
+                for name, state in zip(order, states, strict=True):
+                    part = bench.conductor.add_attempt(row, bench.config.workflows["qa"].step(name), part="")
+                    if state == QUEUED:
+                        bench.conductor.dispatch.give_turn(part, settle=False)
+                    elif state == WAITS:
+                        bench.store.parts.update(part.id, turn=1, waiting_for=f"case:{case.id}")
+                    else:
+                        bench.store.parts.update(part.id, turn=1, waiting_for="time", due_at=bench.clock.now())
+            done: list[str] = []
+            for _ in range(3 * len(names)):
+                bench.clockwork.tick()
+                at_work = {
+                    each.step
+                    for each in bench.store.parts.live_of_case(case.id)
+                    if each.state in (PartState.QUEUED, PartState.WORKING)
+                }
+                assert len(at_work) <= 1 or not at_work & {"a1", "a2"}, (order, states)
+                for command in bench.commands():
+                    if bench.answer(command, EventKind.DONE, facts={}):
+                        done.append(command.step)
+            assert sorted(done) == sorted(names), (order, states)
 
 
 def test_a_new_attempt_on_a_host_ends_its_being_cleared(bench: Any) -> None:

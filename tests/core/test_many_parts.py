@@ -78,3 +78,26 @@ def test_a_case_whose_steps_left_more_than_a_message_carries_is_held_and_says_so
     assert "more than a message carries" in row.reason
     assert f"mqi case rerun {case.key}" in row.hint
     assert bench.texts(case)[-1] == f"held: {row.step}: {row.reason}"
+
+
+def test_parts_that_fit_into_no_message_fail_one_after_the_other_when_a_place_becomes_free(make_bench: Any) -> None:
+    bench = make_bench(jobs=1, fans_out=True)
+    busy_case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command(), parts=1, plan="0" * 32)
+    busy = bench.command()
+    case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command(), parts=MAX_PARTS, plan="0" * 32)
+    assert bench.commands() == []
+    bench.store.parts.update(bench.part(case, "upload").id, facts={"note": "x" * 70_000})
+
+    bench.do(busy)
+
+    assert bench.part(busy_case, "run", "1").state is PartState.DONE
+    for _ in range(3):
+        bench.clock.turn(10)
+        bench.clockwork.tick()
+    assert {each.state for each in bench.store.parts.of_step(case.id, "run") if each.part} == {PartState.FAILED}
+    assert bench.fresh(case).state is CaseState.HELD
+    assert "more than a message carries" in bench.fresh(case).reason
