@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.claims import named_part
 from mqi_cli.conductor import Conductor
+from mqi_cli.dispatch import ends_doubt
 from mqi_cli.errors import UsageError
 from mqi_cli.moves import ENDED_BY_HAND
 from mqi_cli.standing import counted
@@ -181,7 +182,11 @@ class Acts:
             if part:
                 return self._cancel_part(case, part)
             if case.state in (CaseState.DONE, CaseState.CANCELLED):
-                raise UsageError(f"the case is {case.state}: there is nothing to cancel")
+                doubted = self._store.parts.maybe_alive(case.id)
+                raise UsageError(
+                    f"the case is {case.state}: there is nothing to cancel",
+                    hint=f"a run of it may be alive: {ends_doubt(case, doubted[0])}" if doubted else "",
+                )
             self._note(case, "cancel", "cancel asked for")
             self._store.cases.update(case.id, cancelling=True)
             for each in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
@@ -233,12 +238,22 @@ class Acts:
             return [each.part for each in runs]
 
     def ended(self, identity: int, step: str, part: str) -> None:
-        """Take note that nothing of a part that `end_step` named lives any more, nor ever will: the caller has proven it."""
+        """Take note that nothing of a part lives any more, nor ever will, of what `end_step` named or what has ended for us.
+
+        The caller has proven it.
+        """
         with self._store.transaction():
             case = self._conductor.case(identity)
             found = self._store.parts.latest(case.id, step, part)
-            if found is not None and found.cancel and found.state in PART_LIVE and not case.cancelling:
+            if found is None:
+                return
+            if found.cancel and found.state in PART_LIVE and not case.cancelling:
                 self._conductor.end_cancelled(case, found, note="")
+            elif doubted := self._store.parts.maybe_alive(case.id):
+                if any((each.step, each.part) == (step, part) for each in doubted):
+                    self._note(case, "ended", f"{found.title}: nothing of it lives any more")
+                self._conductor.end_doubt(found)
+                self._conductor.settle(case.id)
 
     def set_priority(self, identity: int, priority: int) -> str:
         """Let a case go before others (higher) or after them where they wait for one thing."""
@@ -294,7 +309,9 @@ class Acts:
         for part in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
             if self._conductor.may_live(part):
                 where = part.host or "this machine"
-                raise UsageError(f"a run of it may be alive on {where}", hint=f"first: mqi case cancel {case.key}")
+                ended = case.state in (CaseState.DONE, CaseState.CANCELLED)
+                first = ends_doubt(case, part) if ended else f"mqi case cancel {case.key}"
+                raise UsageError(f"a run of it may be alive on {where}", hint=f"first: {first}")
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)

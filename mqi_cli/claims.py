@@ -52,7 +52,7 @@ class Claims:
             if other := self._conductor.dispatch.beside(case, found):
                 raise UsageError(
                     f"{other.title} of this case goes on, or may: {chosen.name} must not be worked on beside it",
-                    hint=f"wait for its end; what it does: mqi case show {case.key}",
+                    hint=f"wait for its end; {self._conductor.dispatch.way_out(case, other)}",
                 )
             if not self._conductor.dispatch.lease_gpus(found):
                 lack = self._conductor.dispatch.lack_of_gpus(found)
@@ -100,6 +100,12 @@ class Claims:
         with self._store.reading():
             parts = self._store.parts.of_step(identity, step)
             return [part.part for part in parts if part.state is not PartState.DONE]
+
+    def in_doubt(self, identity: int, step: str, part: str) -> list[int]:
+        """Return the attempts of a part that have ended for us while their runs may live, oldest first."""
+        with self._store.reading():
+            found = self._store.parts.maybe_alive(identity)
+            return [each.attempt for each in found if (each.step, each.part) == (step, part)]
 
     def is_ended(self, command: Command) -> bool:
         """Whether an operator has ended what was claimed by this command, or lets it be ended."""

@@ -207,6 +207,10 @@ class Dispatcher:
         unproven = self._store.parts.maybe_alive(case.id)
         return next((each for each in unproven if each.step != part.step), None)
 
+    def way_out(self, case: CaseRow, other: PartRow) -> str:
+        """Name the command that ends another part beside which nothing may be done, or shows it."""
+        return ends_doubt(case, other) if other.waiting_for == END_UNPROVEN else f"mqi case show {case.key}"
+
     def _alone(self, case: CaseRow) -> set[str]:
         workflow = self._config.workflows.get(case.workflow)
         return {step.name for step in workflow.steps if step.stage.alone} if workflow else set()
@@ -378,9 +382,7 @@ class Dispatcher:
         if not begun and (drain := self._store.switches.drain()):
             return Obstacle("drain", f"no new work is begun: {drain}", "mqi daemon undrain")
         if other := self.beside(case, part):
-            return Obstacle(
-                f"case:{case.id}", f"{other.title} of this case goes on, or may", f"mqi case show {case.key}"
-            )
+            return Obstacle(f"case:{case.id}", f"{other.title} of this case goes on, or may", self.way_out(case, other))
         if part.host and not probe and (obstacle := self._host_obstacle(part.host)):
             return obstacle
         if not begun and part.job and (obstacle := self._jobs_obstacle(part, in_order=in_order)):
@@ -461,6 +463,11 @@ def _encoded(command: Command) -> bytes:
     except MessageError:
         known = [each if each.part in ("", command.part) else replace(each, facts={}) for each in command.earlier]
         return encode(replace(command, earlier=tuple(known)))
+
+
+def ends_doubt(case: CaseRow, part: PartRow) -> str:
+    """Name the command that proves a run over whose fate nobody knows."""
+    return f"mqi exec kill {case.key} {part.step}" + (f" --part {part.part}" if part.part else "")
 
 
 def is_free(gpu: GpuRow, *, now: float) -> bool:

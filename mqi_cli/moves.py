@@ -259,6 +259,12 @@ class Moves:
         assert found is not None  # noqa: S101
         return found
 
+    def end_doubt(self, part: PartRow) -> None:
+        """Give free what attempts of a part kept whose runs might have lived: they are proven over."""
+        for each in self._unproven(part):
+            self.store.parts.update(each.id, waiting_for="")
+            self.dispatch.release(each)
+
     def overtake(self, part: PartRow, *, reason: str = "overtaken", hint: str = "") -> None:
         """End an attempt that nothing outside the worker depends on; what its worker still reports is late."""
         self.end(part, PartState.CANCELLED, reason=reason, hint=hint)
@@ -294,6 +300,4 @@ class Moves:
         )  # fmt: skip
         self.dispatch.release(part, keep_gpus=unproven)
         if state is PartState.DONE or (state is PartState.CANCELLED and part.cancel):
-            for each in former:
-                self.store.parts.update(each.id, waiting_for="")
-                self.dispatch.release(each)
+            self.end_doubt(part)

@@ -340,8 +340,13 @@ class Operator:
         return parts
 
     def ended(self, text: str, step: str, part: str) -> None:
-        """Take note that nothing lives any more, nor ever will, of a part that `end_step` has returned."""
+        """Take note that nothing lives any more, nor ever will, of a part that `end_step` has returned or that is in doubt."""
         self.acts.ended(self.row(text).id, step, part)
+
+    def in_doubt(self, text: str, step: str, part: str) -> list[int]:
+        """Return the attempts of a part that have ended for mqi while their runs may live; say by `ended` that they don't."""
+        attempts: list[int] = self.claims.in_doubt(self.row(text).id, step, part)
+        return attempts
 
     def hand(self) -> str:
         """Name this process as the holder of a lease."""

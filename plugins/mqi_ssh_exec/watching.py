@@ -141,18 +141,36 @@ def kill(
     for name in names:
         ctx, newest = look_at(operator, case, step=step, part=name, attempt=None)
         living = _living(newest)
+        doubted = operator.in_doubt(case, ctx.step, name)
+        over = True
         for job, status in living:
             if status.state in _OUT_OF_SIGHT and gone:
-                _declare_gone(ctx, job, status, confirmed)
+                over = _declare_gone(ctx, job, status, confirmed) and over
                 continue
             took = f", running for {span(status.seconds)}" if status.started else ""
             what = f"step {_said(ctx)} on {ctx.host.name} (attempt {job.place.attempt}{took})"
             if confirmed(f"End the run of {what}?"):
                 _end(ctx, job, elapsed)
-        found = found or bool(living)
+            else:
+                over = False
+        if doubted and over:
+            _end_doubt(operator, case, ctx, newest, doubted, elapsed)
+        found = found or bool(living or doubted)
     if not found:
         said = _said(ctx) if part else ctx.step
         say(f"nothing of step {said} runs on {ctx.host.name}")
+
+
+def _end_doubt(
+    operator: Operator, case: str, ctx: StageContext, newest: Job, attempts: Sequence[int], elapsed: Callable[[], float]
+) -> None:
+    """Take note that nothing of a part lives, once those of its attempts that have not begun never will."""
+    for attempt in attempts:
+        job = newest.of_attempt(attempt)
+        if job.status().state in NOT_BEGUN:
+            _end(ctx, job, elapsed)
+    operator.ended(case, ctx.step, ctx.part)
+    say(f"nothing of step {_said(ctx) if ctx.part else ctx.step} lives any more: whoever waits for that goes on")
 
 
 def _end_step(operator: Operator, case: str, step: str, elapsed: Callable[[], float]) -> None:
@@ -174,6 +192,8 @@ def _end_step(operator: Operator, case: str, step: str, elapsed: Callable[[], fl
             continue
         if name in begun:
             operator.ended(case, step, name)
+        elif doubted := operator.in_doubt(case, step, name):
+            _end_doubt(operator, case, ctx, newest, doubted, elapsed)
     if not found:
         say(f"nothing of step {step} runs on {ctx.host.name}")
     if problems:
@@ -192,11 +212,13 @@ def _living(newest: Job) -> list[tuple[Job, JobStatus]]:
     return living
 
 
-def _declare_gone(ctx: StageContext, job: Job, status: JobStatus, confirmed: Callable[[str], bool]) -> None:
+def _declare_gone(ctx: StageContext, job: Job, status: JobStatus, confirmed: Callable[[str], bool]) -> bool:
     question = f"Nothing checks this: if {status.node} still runs attempt {job.place.attempt}, it may run twice. Go on?"
-    if confirmed(question):
-        job.kill(grace=grace_of(ctx), reason="gone", wait=0)
-        say(f"attempt {job.place.attempt} counts as lost; a new one may begin")
+    if not confirmed(question):
+        return False
+    job.kill(grace=grace_of(ctx), reason="gone", wait=0)
+    say(f"attempt {job.place.attempt} counts as lost; a new one may begin")
+    return True
 
 
 def _end(

@@ -57,6 +57,46 @@ def test_a_run_whose_fate_is_unknown_keeps_its_case_from_being_archived(bench: A
         by_hand(bench, case, "archive")
 
 
+def test_a_run_whose_fate_is_unknown_is_in_nobodys_way_once_it_is_proven_over(make_bench: Any) -> None:
+    bench = make_bench(gpus=1)
+    bench.gpus(1)
+    case = bench.case()
+    bench.do(bench.command())
+    bench.do(bench.command())
+    bench.answer(bench.command(), EventKind.WAIT, seconds=10.0, note="the disk is full")
+    bench.answer(by_hand(bench, case, "run"), EventKind.BUG, reason="KeyError", traceback="")
+    bench.answer(by_hand(bench, case, "run"), EventKind.GAVE_UP, reason="exit code 1", hint="")
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    row = bench.fresh(case)
+    assert (row.reason, row.hint) == ("run of this case goes on, or may", f"mqi exec kill {case.key} run")
+    assert bench.claims.in_doubt(case.id, "run", "") == [2, 3]
+    with pytest.raises(UsageError, match="goes on, or may") as refused:
+        by_hand(bench, case, "archive")
+    assert f"mqi exec kill {case.key} run" in refused.value.hint
+
+    bench.acts.ended(case.id, "run", "")
+
+    assert bench.claims.in_doubt(case.id, "run", "") == []
+    assert [gpu.lease for gpu in bench.store.gpus.on("hpc")] == [None]
+    assert bench.intake.view(bench.fresh(case)).alive == ("archive",)
+    assert bench.command().step == "archive"
+
+
+def test_a_done_case_with_a_run_of_unknown_fate_says_how_it_is_ended(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    bench.answer(by_hand(bench, case, "run"), EventKind.BUG, reason="KeyError", traceback="")
+
+    for refuses in (bench.acts.rerun, bench.acts.cancel):
+        with pytest.raises(UsageError) as refused:
+            refuses(case.id)
+        assert f"mqi exec kill {case.key} run" in refused.value.hint
+    bench.acts.ended(case.id, "run", "")
+    bench.acts.rerun(case.id)
+    assert bench.command().step == "upload"
+
+
 def test_the_daemon_archives_a_case_once_the_run_that_was_begun_by_hand_has_ended(bench: Any) -> None:
     case = bench.case()
     bench.do(bench.command())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,3 +146,23 @@ def test_a_step_of_a_case_that_is_done_fails_when_it_is_done_again_and_nothing_s
     why = line.mqi("case", "why", "Meier")
     assert "all steps of qa are finished; interpret was done again since and failed: " in why
     assert json.loads(line.mqi("case", "list", "--all", "--json"))[0]["state"] == "done"
+
+
+def test_a_run_of_unknown_fate_has_none_once_kill_has_proven_it_over(line: CommandLine) -> None:
+    line.go.touch()
+    line.mqi("exec", "run", "Meier")
+    line.mqi("exec", "run", "Meier")  # the other step: the case is done
+    with contextlib.closing(sqlite3.connect(line.directory / "state" / "state.db")) as database, database:
+        # as a bug while it was judged would have left it, and a second try that its stage never began
+        database.execute("UPDATE part SET state = 'failed', waiting_for = 'end' WHERE step = 'interpret'")
+        columns = [each[1] for each in database.execute("PRAGMA table_info(part)")]
+        taken = ", ".join("2" if each == "attempt" else each for each in columns if each != "id")
+        database.execute(
+            f"INSERT INTO part ({', '.join(columns[1:])}) SELECT {taken} FROM part WHERE step = 'interpret'"
+        )
+    assert "mqi exec kill" in line.mqi("case", "rerun", "Meier", "--yes", code=2)
+
+    said = line.mqi("exec", "kill", "Meier", "interpret")
+
+    assert "nothing of step interpret lives any more" in said
+    line.mqi("case", "rerun", "Meier", "--yes")
