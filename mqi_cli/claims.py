@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.conductor import Conductor
+from mqi_cli.dispatch import ends_doubt
 from mqi_cli.errors import UsageError
 from mqi_cli.message import Command
 from mqi_cli.stage import Step
 from mqi_cli.standing import counted
 from mqi_cli.store import Store
+from mqi_cli.store.parts import END_UNPROVEN
 from mqi_cli.store.records import CaseRow, PartRow
 
 
@@ -49,11 +51,7 @@ class Claims:
                 found = self._new_attempt(case, chosen, name, former=found)
             else:
                 self._refuse_if_leased(case, found, daemon_running=daemon_running)
-            if other := self._conductor.dispatch.beside(case, found):
-                raise UsageError(
-                    f"{other.title} of this case goes on, or may: {chosen.name} must not be worked on beside it",
-                    hint=f"wait for its end; {self._conductor.dispatch.way_out(case, other)}",
-                )
+            abandoned = self._beside(case, found, daemon_running=daemon_running)
             if not self._conductor.dispatch.lease_gpus(found):
                 lack = self._conductor.dispatch.lack_of_gpus(found)
                 raise NoFreeGpu(f"{chosen.name} can't begin: {lack.reason}", host=found.host, hint=lack.hint)
@@ -65,6 +63,8 @@ class Claims:
                 lease_until=now + self._conductor.config.daemon.lease, reason=f"{worker} works on it", hint="",
                 started_at=found.started_at or now,
             )  # fmt: skip
+            for other in abandoned:  # finds this step in its way, and waits for its end
+                self._conductor.dispatch.give_turn(other, settle=False)
             self._note(case, "started", f"{chosen.name}{'/' + name if name else ''} begun by hand")
             self._conductor.settle(case.id)
             return command
@@ -186,6 +186,31 @@ class Claims:
             raise UsageError(
                 f"{part.step} of this case {what}: {part.reason}", hint=f"mqi case pause {case.key}, or mqi daemon stop"
             )
+
+    def _beside(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> list[PartRow]:
+        """Return the other parts that stand back for this one, for nobody works on them; refuse where one goes on, or may."""
+        others = self._conductor.dispatch.all_beside(case, part)
+        for other in others:
+            if self._is_abandoned(other, daemon_running=daemon_running):
+                continue
+            hint = f"wait for its end; what it does: mqi case show {case.key}"
+            if other.state is PartState.QUEUED and not daemon_running:  # a worker elsewhere may begin it all the same
+                hint = f"do it first: mqi exec run {case.key} --step {other.step}, or start the daemon"
+            elif self._conductor.may_live(other):
+                first = "first" if other.waiting_for == END_UNPROVEN else "wait for its end, or"
+                hint = f"{first}: {ends_doubt(case, other)}"
+            raise UsageError(
+                f"{other.title} of this case goes on, or may: {part.step} must not be worked on beside it", hint=hint
+            )
+        return [other for other in others if other.state is not PartState.WAITING]
+
+    def _is_abandoned(self, other: PartRow, *, daemon_running: bool) -> bool:
+        """Whether nobody has a part, nor will before this step's end, and no run of it may live."""
+        if other.state not in PART_LIVE or (daemon_running and other.waiting_for != "hand"):
+            return False
+        if other.state is PartState.WORKING and (other.lease_until or 0) > self._conductor.clock.now():
+            return False
+        return not self._conductor.may_live(other)
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)

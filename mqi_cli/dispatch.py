@@ -207,9 +207,21 @@ class Dispatcher:
         unproven = self._store.parts.maybe_alive(case.id)
         return next((each for each in unproven if each.step != part.step), None)
 
-    def way_out(self, case: CaseRow, other: PartRow) -> str:
-        """Name the command that ends another part beside which nothing may be done, or shows it."""
-        return ends_doubt(case, other) if other.waiting_for == END_UNPROVEN else f"mqi case show {case.key}"
+    def all_beside(self, case: CaseRow, part: PartRow) -> list[PartRow]:
+        """Return all parts of which `beside` returns one."""
+        if self.beside(case, part) is None:
+            return []
+        alone = self._alone(case)
+        others = [
+            each
+            for each in self._store.parts.live_of_case(case.id)
+            if each.state is not PartState.WAITING or each.step not in alone
+        ]
+        if part.step in alone:
+            others += self._store.parts.maybe_alive(case.id)
+        else:
+            others = [each for each in others if each.step in alone]
+        return [each for each in others if each.step != part.step]
 
     def _alone(self, case: CaseRow) -> set[str]:
         workflow = self._config.workflows.get(case.workflow)
@@ -382,7 +394,11 @@ class Dispatcher:
         if not begun and (drain := self._store.switches.drain()):
             return Obstacle("drain", f"no new work is begun: {drain}", "mqi daemon undrain")
         if other := self.beside(case, part):
-            return Obstacle(f"case:{case.id}", f"{other.title} of this case goes on, or may", self.way_out(case, other))
+            return Obstacle(
+                f"case:{case.id}",
+                f"{other.title} of this case goes on, or may",
+                ends_doubt(case, other) if other.waiting_for == END_UNPROVEN else f"mqi case show {case.key}",
+            )
         if part.host and not probe and (obstacle := self._host_obstacle(part.host)):
             return obstacle
         if not begun and part.job and (obstacle := self._jobs_obstacle(part, in_order=in_order)):

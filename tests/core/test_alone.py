@@ -14,9 +14,9 @@ from mqi_cli.message import EventKind
 from mqi_cli.stage import Workflow
 
 
-def by_hand(bench: Any, case: Any, stage: str, **more: Any) -> Any:
+def by_hand(bench: Any, case: Any, stage: str, *, daemon: bool = False, **more: Any) -> Any:
     """Take a step into an operator's own hands."""
-    return bench.claims.claim(case.id, stage, worker="hand", daemon_running=False, **more)
+    return bench.claims.claim(case.id, stage, worker="hand", daemon_running=daemon, **more)
 
 
 def at_archive(bench: Any) -> tuple[Any, Any]:
@@ -123,13 +123,70 @@ def test_the_daemon_archives_a_case_once_the_run_that_was_begun_by_hand_has_ende
 def test_no_run_is_begun_beside_an_archive_that_is_at_work(bench: Any) -> None:
     case, archive = at_archive(bench)
     with pytest.raises(UsageError, match="archive of this case goes on"):
-        by_hand(bench, case, "run")
+        by_hand(bench, case, "run", daemon=True)
     bench.answer(archive, EventKind.ACCEPTED)
     with pytest.raises(UsageError, match="archive of this case goes on"):
         by_hand(bench, case, "run")
     assert bench.store.parts.latest(case.id, "run", "").attempt == 1
     bench.answer(archive, EventKind.DONE, facts={})
     assert by_hand(bench, case, "run").attempt == 2
+
+
+def test_without_a_daemon_a_queued_archive_stands_back_for_a_step_by_hand(bench: Any) -> None:
+    case, archive = at_archive(bench)
+
+    run = by_hand(bench, case, "run")
+
+    assert bench.part(case).waiting_for == f"case:{case.id}"
+    assert not bench.answer(archive, EventKind.ACCEPTED), "late"
+    bench.do(run)
+    assert bench.command().step == "archive"
+
+
+def test_without_a_daemon_an_archive_that_a_dead_hand_began_stands_back(bench: Any) -> None:
+    case, _ = at_archive(bench)
+    archive = by_hand(bench, case, "archive")
+    bench.clock.turn(10)
+    with pytest.raises(UsageError, match="archive of this case goes on"):
+        by_hand(bench, case, "run")
+    bench.clock.turn(10 * 86400)
+
+    run = by_hand(bench, case, "run")
+
+    assert not bench.answer(archive, EventKind.DONE, facts={}), "late"
+    bench.do(run)
+    assert bench.command().step == "archive"
+
+
+def test_without_a_daemon_a_try_that_was_never_begun_stands_back_for_an_archive(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.retry(archive, after=1000.0)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.RETRY, reason="it broke", hint="", after=10.0, host="")
+
+    archive = by_hand(bench, case, "archive")
+
+    bench.clock.turn(20)
+    bench.clockwork.tick()
+    assert bench.part(case, "run").waiting_for == f"case:{case.id}"
+    bench.answer(archive, EventKind.DONE, facts={})
+    assert bench.command().step == "run"
+    with pytest.raises(UsageError, match="run of this case goes on") as refused:
+        by_hand(bench, case, "archive")
+    assert refused.value.hint == f"do it first: mqi exec run {case.key} --step run, or start the daemon"
+
+
+def test_without_a_daemon_a_run_that_may_live_is_named_with_what_ends_it(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.WAIT, seconds=15.0, note="it runs")
+    bench.clock.turn(10 * 86400)
+
+    with pytest.raises(UsageError, match="run of this case goes on") as refused:
+        by_hand(bench, case, "archive")
+
+    assert refused.value.hint == f"wait for its end, or: mqi exec kill {case.key} run"
 
 
 def waiting_archive(bench: Any) -> tuple[Any, Any]:
