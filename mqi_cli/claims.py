@@ -194,11 +194,13 @@ class Claims:
             if self._is_abandoned(other, daemon_running=daemon_running):
                 continue
             hint = f"wait for its end; what it does: mqi case show {case.key}"
-            if other.state is PartState.QUEUED and not daemon_running:  # a worker elsewhere may begin it all the same
-                hint = f"do it first: mqi exec run {case.key} --step {other.step}, or start the daemon"
+            if other.waiting_for == END_UNPROVEN:
+                hint = f"first: {ends_doubt(case, other)}"
             elif self._conductor.may_live(other):
-                first = "first" if other.waiting_for == END_UNPROVEN else "wait for its end, or"
-                hint = f"{first}: {ends_doubt(case, other)}"
+                hint = f"wait for its end, or: {ends_doubt(case, other)}"
+                if not daemon_running:  # nobody takes note of its end; and a worker elsewhere may begin what is queued
+                    part_of = f" --part {other.part}" if other.part else ""
+                    hint += f", and then: mqi exec run {case.key} --step {other.step}{part_of}"
             raise UsageError(
                 f"{other.title} of this case goes on, or may: {part.step} must not be worked on beside it", hint=hint
             )

@@ -173,7 +173,7 @@ def test_without_a_daemon_a_try_that_was_never_begun_stands_back_for_an_archive(
     assert bench.command().step == "run"
     with pytest.raises(UsageError, match="run of this case goes on") as refused:
         by_hand(bench, case, "archive")
-    assert refused.value.hint == f"do it first: mqi exec run {case.key} --step run, or start the daemon"
+    assert refused.value.hint.endswith(f"mqi exec run {case.key} --step run")
 
 
 def test_without_a_daemon_a_run_that_may_live_is_named_with_what_ends_it(bench: Any) -> None:
@@ -186,7 +186,14 @@ def test_without_a_daemon_a_run_that_may_live_is_named_with_what_ends_it(bench: 
     with pytest.raises(UsageError, match="run of this case goes on") as refused:
         by_hand(bench, case, "archive")
 
+    assert refused.value.hint == (
+        f"wait for its end, or: mqi exec kill {case.key} run, and then: mqi exec run {case.key} --step run"
+    )
+    with pytest.raises(UsageError) as refused:
+        by_hand(bench, case, "archive", daemon=True)
     assert refused.value.hint == f"wait for its end, or: mqi exec kill {case.key} run"
+    bench.answer(by_hand(bench, case, "run"), EventKind.GAVE_UP, reason="an operator ended it", hint="")
+    by_hand(bench, case, "archive")
 
 
 def waiting_archive(bench: Any) -> tuple[Any, Any]:
