@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,11 +14,13 @@ from mqi_cli.hosts.base import Completed, HostKey, Process, Resident
 from mqi_cli.hosts.known_hosts import KnownHosts, known_name
 from mqi_cli.hosts.resident import COMMAND, ResidentLost, ResidentSession, Unusable
 from mqi_cli.hosts.seats import Seats
+from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.ssh_bulk import SshBulk
 from mqi_cli.hosts.ssh_channel import SshChannel
 from mqi_cli.hosts.ssh_command import SshProcess, command_line, converse
 from mqi_cli.hosts.ssh_connection import RequestDenied, SshConnection, translated
 from mqi_cli.hosts.ssh_files import SshFiles
+from mqi_cli.hosts.ssh_lent import LentSession, Lost
 from mqi_cli.hosts.ssh_login import ask_key, connect
 from mqi_cli.hosts.ssh_pool import SshPool
 from mqi_cli.hosts.streams import Deadline
@@ -42,7 +45,9 @@ class SshHost:
             limit=config.limits.connections,
             seats=Seats(state_dir / "connections" / name, config.limits.connections),
             patience=max(config.connect_timeout, config.idle_timeout),
+            make_room=self._make_room,
         )
+        self._held = threading.local()  # the file sessions that each thread has
         self._home: PurePosixPath | None = None
         self._runs_programs: bool | None = None
         self._asked_before = False
@@ -114,7 +119,7 @@ class SshHost:
         """Lend a channel for file operations; `bulk` over the system's own client, where that can be."""
         with self._bulk.session() if bulk else nullcontext() as session:
             if session is not None:
-                yield SshFiles(self.name, session, self._bulk.lost)
+                yield SshFiles(self.name, LentSession(lambda: nullcontext((session, self._bulk.lost))))
                 return
         with self._files() as files:
             yield files
@@ -160,8 +165,24 @@ class SshHost:
 
     @contextmanager
     def _files(self) -> Iterator[SshFiles]:
+        lent = LentSession(self._lend_session)
+        held: list[LentSession] = vars(self._held).setdefault("sessions", [])
+        held.append(lent)
+        try:
+            yield SshFiles(self.name, lent)
+        finally:
+            held.remove(lent)
+            lent.end()
+
+    @contextmanager
+    def _lend_session(self) -> Iterator[tuple[SftpSession, Lost]]:
         with self._pool.sftp() as (connection, session):
-            yield SshFiles(self.name, session, connection.lost)
+            yield session, connection.lost
+
+    def _make_room(self) -> bool:
+        """Have a file session that this thread holds give its channel back until it is used again."""
+        held: list[LentSession] = vars(self._held).get("sessions", [])
+        return any(lent.make_room() for lent in held)
 
     @contextmanager
     def _started(self, argv: Sequence[str]) -> Iterator[tuple[SshConnection, SshChannel]]:

@@ -28,6 +28,7 @@ from mqi_cli.hosts.sftp_protocol import (
 )
 from mqi_cli.hosts.sftp_session import SftpSession
 from mqi_cli.hosts.sftp_transfer import read_block, read_blocks, write_blocks
+from mqi_cli.hosts.ssh_lent import LentSession
 
 _FULL = 1024 * 1024  # a write that failed with less room than this failed for want of room
 _REASONS: dict[int, str] = {
@@ -39,12 +40,15 @@ _REASONS: dict[int, str] = {
 
 
 class SshFiles:
-    """File operations over one session. `lost` makes the exception for a connection that broke."""
+    """File operations over one session, as long as it is lent."""
 
-    def __init__(self, name: str, session: SftpSession, lost: Callable[[str], HostUnreachable]) -> None:
+    def __init__(self, name: str, lent: LentSession) -> None:
         self._name = name
-        self._session = session
-        self._lost = lost
+        self._lent = lent
+
+    @property
+    def _session(self) -> SftpSession:
+        return self._lent.session
 
     def stat(self, path: PurePosixPath) -> RemoteEntry | None:
         """Look at a path without following a link."""
@@ -259,10 +263,11 @@ class SshFiles:
     def _doing(self, what: str, *, fills: PurePosixPath | None = None) -> Iterator[None]:
         """Translate what the session raises. `fills` is where it takes up room, and can fail for want of it."""
         try:
-            yield
+            with self._lent.in_use():
+                yield
         except SftpLost as lost:
             self._session.close()
-            raise self._lost(str(lost)) from lost
+            raise self._lent.lost(str(lost)) from lost
         except SftpOverflow as overflow:
             with contextlib.suppress(SftpLost):
                 self._session.settle()
@@ -277,7 +282,7 @@ class SshFiles:
             space = calls.space(self._session, fills) if refused.status == Status.FAILURE and fills else None
         except SftpLost as lost:
             self._session.close()
-            raise self._lost(str(lost)) from lost
+            raise self._lent.lost(str(lost)) from lost
         if space is not None and (space.free_bytes < _FULL or space.free_inodes == 0):
             left = f"{space.free_bytes} bytes" if space.free_bytes < _FULL else "no inode"
             raise HostFull(

@@ -48,16 +48,27 @@ class _Shared:
 
 
 class SshPool:
-    """Lends channels. `connect` opens one more connection; at most `limit` are open at once, each with a seat."""
+    """Lends channels. `connect` opens one more connection; at most `limit` are open at once, each with a seat.
+
+    `make_room` has the calling thread give back what it can do without; it says whether there was any.
+    """
 
     def __init__(
-        self, name: str, connect: Callable[[], SshConnection], *, limit: int, seats: Seats, patience: float
+        self,
+        name: str,
+        connect: Callable[[], SshConnection],
+        *,
+        limit: int,
+        seats: Seats,
+        patience: float,
+        make_room: Callable[[], bool],
     ) -> None:
         self.name = name
         self._connect = connect
         self._limit = limit
         self._seats = seats
         self._patience = patience  # seconds to wait for a channel when all are lent
+        self._make_room = make_room
         self._changed = threading.Condition()
         self._connecting = threading.Lock()
         self._shared: list[_Shared] = []
@@ -247,6 +258,8 @@ class SshPool:
                 if full or (best is not None and not self._seats.any_free()):
                     if best is not None and best.busy < best.most:
                         return self._count(best), False
+                    if self._make_room():
+                        continue
                     left = until - time.monotonic()
                     if left <= 0:
                         raise HostUnreachable(f"host {self.name}: all its channels are in use", host=self.name)

@@ -16,7 +16,7 @@ import pytest
 
 from mqi_cli.config.model import HostLimits, LocalHostSection
 from mqi_cli.errors import HostFault, HostFull, HostUnreachable
-from mqi_cli.hosts.base import Host
+from mqi_cli.hosts.base import Host, Receiving
 from mqi_cli.hosts.local import LocalHost
 from mqi_cli.hosts.ssh import SshHost
 from mqi_cli.hosts.ssh_login import connect
@@ -343,9 +343,43 @@ def test_waiting_for_a_channel_ends_when_all_are_held(own_sshd: OpenSSHServer, s
     own_sshd.start()
     host = ssh_host(own_sshd, limits=HostLimits(connections=1), idle_timeout=1.0, connect_timeout=1.0)
     assert host.run(["true"]).code == 0
-    with host.files(), pytest.raises(HostUnreachable, match="in use"):
+    with host.start(["cat"]), pytest.raises(HostUnreachable, match="in use"):
         host.run(["true"])
     assert host.run(["true"]).code == 0
+
+
+def test_one_thread_may_hold_files_and_run_programs_where_the_server_opens_one_channel(
+    own_sshd: OpenSSHServer, ssh_host: MakeHost
+) -> None:
+    own_sshd.lines = ("MaxSessions 1",)
+    own_sshd.start()
+    host = ssh_host(own_sshd, limits=HostLimits(connections=1), idle_timeout=1.0, connect_timeout=1.0)
+    place = host.base_dir / "place"
+    with host.files() as files:
+        files.make_directory(place, parents=True)
+        files.write_bytes(place / "a", b"1")
+        assert host.run(["cat", str(place / "a")]).stdout == b"1"
+        files.write_bytes(place / "b", b"2")
+        with host.files() as others:
+            assert others.read_bytes(place / "b", limit=1) == b"2"
+        assert sorted(each.name for each in files.listing(place)) == ["a", "b"]
+
+
+def test_files_that_are_being_read_keep_their_channel(own_sshd: OpenSSHServer, ssh_host: MakeHost) -> None:
+    own_sshd.lines = ("MaxSessions 1",)
+    own_sshd.start()
+    host = ssh_host(own_sshd, limits=HostLimits(connections=1), idle_timeout=1.0, connect_timeout=1.0)
+    paths = [host.base_dir / name for name in ("a", "b")]
+    with host.files() as files:
+        for path in paths:
+            files.write_bytes(path, b"x")
+        wanted = [Receiving(path, 1, io.BytesIO) for path in paths]
+        reading = files.read_many(wanted)
+        next(reading)
+        with pytest.raises(HostUnreachable, match="in use"):
+            host.run(["true"])
+        assert len(list(reading)) == 1
+        assert host.run(["true"]).code == 0
 
 
 def test_a_fresh_connection_is_about_as_quick_as_openssh_s_own(sshd: OpenSSHServer, ssh_host: MakeHost) -> None:

@@ -25,7 +25,7 @@ def make_host(
     opened: list[Host] = []
     state = tmp_path_factory.mktemp("state")
 
-    def make(kind: str, *, port: int | None = None, server: OpenSSHServer | None = None) -> Host:
+    def make(kind: str, *, port: int | None = None, server: OpenSSHServer | None = None, **more: object) -> Host:
         base = tmp_path / "far"
         base.mkdir(exist_ok=True)
         host: Host
@@ -34,7 +34,7 @@ def make_host(
         else:
             server = server or request.getfixturevalue("sshd" if kind == "ssh" else "sftp_server")
             assert server is not None
-            changes: dict[str, object] = {"base_dir": str(base), "idle_timeout": 10.0}
+            changes: dict[str, object] = {"base_dir": str(base), "idle_timeout": 10.0, **more}
             if port is not None:
                 known = tmp_path / "known_hosts"
                 kind_, key = server.host_key_file.with_suffix(".pub").read_text().split()[:2]

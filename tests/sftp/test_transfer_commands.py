@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from mqi_cli import Done, Manifest, ManifestFile
-from mqi_sftp.preview import compares_content, preview_upload
-from mqi_sftp.verify import Finding, Side, judge, verify_upload
+from mqi_cli import Done, Host, Manifest, ManifestFile
+from mqi_cli.config.model import HostLimits
+from mqi_cli.hosts.sshd import OpenSSHServer
+from mqi_sftp.preview import compares_content, preview_download, preview_upload
+from mqi_sftp.verify import Finding, Side, judge, verify_download, verify_upload
 from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
 
 Mqi = Callable[..., str]
@@ -284,3 +286,28 @@ def test_a_transfer_takes_the_option_to_tell_more_itself(mqi: Mqi, tmp_path: Pat
 
     mqi("transfer", "upload", "Doe", "-v")
     assert "equal" in mqi("transfer", "verify", "Doe", "-vv")
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("size", [1_000, 9_000_000], ids=["one request", "a stream"])
+def test_a_server_with_one_channel_on_the_one_connection_takes_every_command(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host], size: int
+) -> None:
+    """Files and programs take turns: nobody waits for the channel that he holds himself."""
+    limits = HostLimits(connections=1)
+    bench = Bench(tmp_path, make_host("ssh", server=sshd.variant("MaxSessions 1"), limits=limits))
+    fill(bench.source, {"large": bytes(size), "small": b"1"})
+
+    assert [each.act for each in preview_upload(bench.case(), bench.context("upload"))] == ["send", "send"]
+    assert isinstance(bench.upload(), Done)
+    assert preview_upload(bench.case(), bench.context("upload")) == []
+    assert not verify_upload(bench.case(), bench.context("upload")).differs
+    fill(bench.outputs, {"large": bytes(size), "small": b"1"})
+    assert [each.act for each in preview_download(bench.case(), bench.context("download"))] == ["fetch", "fetch"]
+    done = bench.download()
+    assert isinstance(done, Done)
+    recorded = str(done.facts["fingerprint"])
+    assert preview_download(bench.case(), bench.context("download")) == []
+    assert not verify_download(bench.case(), bench.context("download"), recorded=recorded).differs
+    fill(bench.source, {"small": b"12"})
+    assert sorted(each.act for each in preview_upload(bench.case(), bench.context("upload"))) == ["keep", "send"]
