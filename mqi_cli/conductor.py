@@ -142,28 +142,35 @@ class Conductor(Moves):
         return True
 
     def _accepted(self, case: CaseRow, part: PartRow, event: Event) -> None:
+        if part.state is PartState.QUEUED:  # else a later report of the turn has overtaken this one
+            self._begin_work(case, part, event)
+
+    def _begin_work(self, case: CaseRow, part: PartRow, event: Event) -> None:
         now = self.clock.now()
         self.store.parts.update(
             part.id, state=PartState.WORKING, worker=event.worker, lease_until=now + self.config.daemon.lease,
             started_at=part.started_at or now, reason=f"{event.worker} works on it",
         )  # fmt: skip
         self.store.messages.take_back(part.id)
-        if part.turn == 1:
+        if part.started_at is None:
             self.note(case, kind="started", text=f"{part.title} begun", part=part, actor=event.worker)
 
     def _progress(self, case: CaseRow, part: PartRow, event: Event) -> None:
-        del case
+        note = part.reason
+        if part.state is PartState.QUEUED:
+            self._begin_work(case, part, event)
+            note = f"{event.worker} works on it"
         self.store.parts.update(
             part.id,
-            state=PartState.WORKING,
             worker=event.worker,
             lease_until=self.clock.now() + self.config.daemon.lease,
-            reason=str(event.data.get("note") or part.reason),
+            reason=str(event.data.get("note") or note),
             **_progress_of(part, event.data),
         )
 
     def _remembered(self, case: CaseRow, part: PartRow, event: Event) -> None:
-        del case
+        if part.state is PartState.QUEUED:
+            self._begin_work(case, part, event)
         facts = {**part.facts, **event.data.get("facts", {})}
         self.store.parts.update(part.id, facts=facts, lease_until=self.clock.now() + self.config.daemon.lease)
 

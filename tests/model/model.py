@@ -116,6 +116,7 @@ def apply(case: Case, event: Any) -> None:
         case "accepted" | "progress":
             part["state"] = "working"
         case "remembered":
+            part["state"] = "working"
             part["facts"] |= data["facts"]
         case "wait":
             part["state"], part["losses"] = "waits", 0

@@ -12,6 +12,7 @@ from model.world import HOST, JOBS, World
 from mqi_cli.message import command_id
 
 LIVE = ("queued", "working", "waiting")
+ALONE = "archive"  # the step that takes away what others work on
 
 
 PartName = tuple[int, str, str]  # case, step, part
@@ -36,6 +37,7 @@ def check(world: World, far: FarSide, marks: Marks) -> None:
     what_does_not_move_says_why_and_something_is_in_its_way(world, parts)
     the_log_tells_everything_once(world, parts)
     no_more_jobs_than_the_host_takes(parts)
+    nothing_is_taken_away_below_another_step(parts)
 
 
 def nothing_goes_back(parts: list[Any], marks: dict[PartName, tuple[int, int]]) -> None:
@@ -117,11 +119,21 @@ def what_does_not_move_says_why_and_something_is_in_its_way(world: World, parts:
             "drain": bool(world.store.switches.drain()),
             f"host:{HOST}": host.held or host.state != "up",
             f"jobs:{HOST}": jobs(parts) >= JOBS,
+            f"case:{part.case}": any(_is_beside(each, part) for each in parts),
             f"gpu:{HOST}": not any(_is_free(world, gpu) for gpu in world.store.gpus.on(HOST)),
         }
         assert in_the_way.get(thing), f"{part.step} waits for {thing or 'nothing'}, which is not in its way: {part}"
     for name, until in ((each.name, each.until) for each in world.store.hosts.all() if each.state == "paused"):
         assert until is not None and until - now <= 400, f"host {name} is asked again only in {(until or 0) - now} s"
+
+
+def _is_beside(other: Any, part: Any) -> bool:
+    """Whether a part is in the way of one that must be alone in its case, or is the one that must."""
+    if other.case != part.case or other.step == part.step:
+        return False
+    if part.step == ALONE and other.step != ALONE:
+        return other.state in LIVE or other.waiting_for == "end"
+    return other.step == ALONE and other.state in ("queued", "working")
 
 
 def _is_free(world: World, gpu: Any) -> bool:
@@ -153,3 +165,13 @@ def _name(part: Any) -> PartName:
 def no_more_jobs_than_the_host_takes(parts: list[Any]) -> None:
     """The host has no more jobs than its limit."""
     assert jobs(parts) <= JOBS
+
+
+def nothing_is_taken_away_below_another_step(parts: list[Any]) -> None:
+    """While the step that must be alone is at work, no other of its case is, and none of its runs may live."""
+    at_work = ("queued", "working")
+    for part in parts:
+        if part.step == ALONE and part.state in at_work:
+            beside = [each for each in parts if each.case == part.case and each.step != ALONE]
+            busy = [each for each in beside if each.state in at_work or each.waiting_for == "end"]
+            assert not busy, f"{busy} beside {part}"

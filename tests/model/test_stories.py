@@ -37,6 +37,16 @@ def taken(machine: ConductorMachine, crash: int | None) -> None:
     machine.a_report_comes(0, crash)
 
 
+def holds(machine: ConductorMachine, _crash: int | None) -> None:
+    """Let a worker take a command; its report of that is on its way."""
+    machine.a_worker_takes(0, "")
+
+
+def report(number: int) -> Act:
+    """Let one of the reports come that are on their way, of whichever number."""
+    return lambda machine, crash: machine.a_report_comes(number, crash)
+
+
 def mishap(what: str) -> Act:
     """Let something go wrong."""
     return lambda machine, crash: machine.a_mishap(what, 0, crash)
@@ -149,6 +159,10 @@ STORIES: dict[str, list[Act]] = {
     "a part's late event after its retry": [
         parted(3), passing(6), taken, run_ends("well"), works("well"), operator("cancel", part="1"), work,
         operator("retry", part="1"), work, passing(6), late, work, mishap("a report comes again"),
+    ],
+    "later reports overtake the one that says who has the part": [
+        cases(0), holds, works("progress"), works("remembers"), works("well"), report(1), report(1), late, late, work,
+        holds, works("remembers"), report(1), mishap("a report is lost"), passing(61), work,
     ],
     "a paused case begins nothing": [cases(0), operator("pause"), work, passing(6), operator("resume"), work],
 }  # fmt: skip

@@ -53,7 +53,7 @@ def never(case: Any, ctx: Any) -> Done:
 
 UPLOAD = Stage("upload", never, LANES["upload"], HostOptions, attempts=ATTEMPTS)
 RUN = Stage("run", never, LANES["run"], HostOptions, attempts=ATTEMPTS, cancel=never, plan=never, job=True)
-ARCHIVE = Stage("archive", never, LANES["archive"], attempts=ATTEMPTS)
+ARCHIVE = Stage("archive", never, LANES["archive"], attempts=ATTEMPTS, alone=True)
 
 
 def workflow(source: str) -> Workflow:
