@@ -152,6 +152,7 @@ class Dispatcher:
             earlier=earlier,
             digest=step_digest(step, salt=self._config.key_salt),
             owner=self._store.owner,
+            at=self._clock.now(),
         )
 
     def lease_gpus(self, part: PartRow) -> bool:
@@ -231,16 +232,16 @@ class Dispatcher:
         """Give a turn to those that wait for a thing. Where order counts, stop at the first that can't go on.
 
         Some at once: a transaction that moves ten thousand would keep everybody else waiting. The clock wakes the others.
-        What is to be woken because one that was woken has ended comes after it, and each thing once: not one within the other.
+        What is to be woken because one that was woken has ended comes after it, not within it: hundreds may end in a row.
         """
+        if thing not in self._to_wake:
+            self._to_wake.append(thing)
         if self._waking:
-            if thing not in self._to_wake:
-                self._to_wake.append(thing)
             return
-        self._waking, self._to_wake = True, [thing]
+        self._waking = True
         try:
-            for each in self._to_wake:  # which grows meanwhile
-                self._wake(each)
+            while self._to_wake:
+                self._wake(self._to_wake.pop(0))
         finally:
             self._waking, self._to_wake = False, []
 

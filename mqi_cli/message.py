@@ -71,6 +71,7 @@ class Command:
     earlier: tuple[Earlier, ...] = ()
     digest: str = ""  # of what the conductor's config says of the step
     owner: str = ""  # the installation's mark: part of the case's directory's name on hosts
+    at: float = 0.0  # the conductor's wall time; 0 where a former version wrote it
 
 
 class EventKind(StrEnum):
@@ -198,6 +199,7 @@ class _Reader:
             earlier=tuple(record for each in self._objects("earlier") for record in _Reader(each).earlier()),
             digest=self._text("digest", empty=True),
             owner=self._owner() if "owner" in self._body else "",  # absent as `plan` is
+            at=self._number("at") if "at" in self._body else 0.0,
         )
         return self._finished(command)
 

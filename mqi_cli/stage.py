@@ -144,6 +144,15 @@ class StageContext(Protocol):
     def fence(self) -> str:
         """Return `<attempt>-<turn>`, different for each call of this part: a name nobody else uses."""
 
+    @property
+    def is_recent(self) -> bool:
+        """Whether this turn was given within the last minute.
+
+        A command may lie in a queue, and a worker stand still, while an operator cancels the case and begins it anew. A
+        stage that takes something away for good asks just before, and where it is not recent returns `Wait(0, …)`: the
+        next turn comes only if it is still wanted. Where clocks differ it never is: ask a few times only.
+        """
+
     def host_named(self, name: str) -> Host:
         """Return another host of the config."""
 

@@ -35,6 +35,7 @@ REFUSED_PAUSE = 300.0  # a host that refuses us needs a person; asking often get
 MAX_TRACEBACK = 8000
 MAX_DETAIL = 2000  # characters
 MAX_NOTE = 120  # characters
+RECENT = 60.0  # seconds
 FORMER_REVISIONS = 3  # in which a stage may look for what did not change
 
 Report = Callable[[EventKind, Facts], None]
@@ -93,6 +94,7 @@ class Turn:
         self._progress: Facts = {}
         self._told: Facts = {}
         self._reported_at = self._sign_at = clock.elapsed()
+        self._given_at = command.at or clock.now()
 
     @property
     def data_dir(self) -> Path:
@@ -125,6 +127,11 @@ class Turn:
     def fence(self) -> str:
         """Return a name that no other turn of this part has."""
         return f"{self.attempt}-{self.turn}"
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether this turn was given within the last minute, by the wall clocks of the conductor and of this machine."""
+        return abs(self._clock.now() - self._given_at) < RECENT
 
     def host_named(self, name: str) -> Host:
         """Return another host of the config."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mqi_archiver.clearing import clear_hosts, hosts_of, require_key
+from mqi_archiver.clearing import Overdue, clear_hosts, hosts_of, require_key
 from mqi_archiver.contents import MANIFEST, Contents, downloads, downloads_before, gather, identity
 from mqi_archiver.index import Archived, Index
 from mqi_archiver.place import Place, find_place, mark_root, partial_path, publish, remove_partials
@@ -95,7 +95,10 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
     }  # fmt: skip
     if ctx.options.clear_host:
         done = ctx.facts.get("cleared", []) if ctx.facts.get("identity") == identity(case, ctx) else []
-        facts["cleared"] = clear_hosts(case, ctx, done=done, left=left)
+        try:
+            facts["cleared"] = clear_hosts(case, ctx, done=done, left=left)
+        except Overdue:
+            return Wait(0, "it is filed; a turn of its own clears its hosts, if that is still wanted")
     return Done(facts)
 
 
@@ -222,7 +225,12 @@ def _noted(case: CaseRef, ctx: StageContext, place: Place, target: Path, content
         )
     )  # fmt: skip
     ctx.remember(
-        identity=identity(case, ctx), sha256=proven.sha256, stamp=_stamp(target), bytes=contents.size, cleared=[]
+        identity=identity(case, ctx),
+        sha256=proven.sha256,
+        stamp=_stamp(target),
+        bytes=contents.size,
+        cleared=[],
+        asked=0,
     )
     return Filed(target, proven.sha256, proven.size, contents.files, contents.size)
 

@@ -69,6 +69,7 @@ class Turn:
     facts: dict[str, Any] = field(default_factory=dict)
     stop_after: float = float("inf")  # bytes of progress until the worker is asked to end
     moved: float = 0.0
+    is_recent: bool = True
     log: Any = field(default_factory=lambda: logging.LoggerAdapter(logging.getLogger("test"), {}))
 
     @property

@@ -266,6 +266,24 @@ def test_the_host_is_cleared_only_after_the_archive_has_its_name(filing: Filing,
     assert order == ["published", "cleared"]
 
 
+def test_a_turn_that_was_asked_for_long_ago_files_and_leaves_the_hosts_to_the_next(filing: Filing) -> None:
+    """Meanwhile the case may have been cancelled and begun anew: then there is no next turn."""
+    assert isinstance(filing.run(is_recent=False), Wait)
+    assert filing.archive.exists()
+    assert (filing.far / KEY).exists()
+    assert filing.done()["cleared"] == ["hpc"]
+    assert not (filing.far / KEY).exists()
+
+
+def test_where_the_clocks_differ_the_hosts_are_cleared_all_the_same(filing: Filing) -> None:
+    turns = 1
+    while isinstance(filing.run(is_recent=False), Wait):
+        assert (filing.far / KEY).exists()
+        turns += 1
+    assert turns == 4
+    assert not (filing.far / KEY).exists()
+
+
 def test_a_host_that_is_away_is_cleared_later_without_packing_again(filing: Filing, monkeypatch: Any) -> None:
     local = filing.hosts["hpc"]
     filing.hosts["hpc"] = HostThatIsAway(HostUnreachable("no answer", host="hpc"))  # type: ignore[assignment]

@@ -30,6 +30,7 @@ COMMAND = Command(
     id=command_id(KEY, "run", "", 2, 3), lane="ssh-exec", case=KEY, revision=1, source="in", fingerprint="f" * 64,
     workflow="qa", step="run", part="", attempt=2, turn=3, cancel=True, facts={"submitted": 2, "ä": [None, 1.5]},
     gpus=(GpuLease("GPU-0", 0), GpuLease("GPU-1", 1)), earlier=(Earlier("upload", "", 1, {"files": 223}),), owner="0a1b2c",
+    at=1.5,
 )  # fmt: skip
 EVENT = Event(event_id(COMMAND.id, EventKind.DONE, 1), EventKind.DONE, "w1", 12.5, KEY, "run", "", 2, 3, {"facts": {}})
 
@@ -100,7 +101,7 @@ def test_what_is_not_exactly_ours_is_refused_with_a_reason(
 
 
 def test_a_command_that_an_earlier_version_left_in_a_queue_is_understood() -> None:
-    assert decode(changed(COMMAND, plan=..., owner=...)) == replace(COMMAND, owner="")
+    assert decode(changed(COMMAND, plan=..., owner=..., at=...)) == replace(COMMAND, owner="", at=0.0)
 
 
 @given(

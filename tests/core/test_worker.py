@@ -75,6 +75,21 @@ def test_a_stage_that_needs_no_local_directory_runs_where_the_source_is_not_moun
     assert found[-1].data == {"facts": {"key": "caaaaaaaaaa"}}
 
 
+def test_a_stage_is_told_whether_its_command_lay_in_the_queue_for_long(bench: Any, tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "queue.db")
+    stage = Stage("clear", lambda case, ctx: Done({"recent": ctx.is_recent}), "lane-x", local=False)
+    asked = command("clear")
+    ages = {"new": 1.0, "old": 3600.0, "ahead": -3600.0}
+    commands = [replace(asked, id=name, at=time.time() - age) for name, age in ages.items()]
+    with serving(bench, broker, stage):
+        broker.publish([Outgoing("lane-x", each.id, encode(each)) for each in commands])
+        found = events(broker, lambda each: sum(event.kind is EventKind.DONE for event in each) == 3)
+    broker.close()
+
+    told = [event.data["facts"]["recent"] for event in found if event.kind is EventKind.DONE]
+    assert told == [True, False, False]
+
+
 def test_a_stage_that_needs_the_directory_says_that_it_is_not_there_and_is_asked_again(
     bench: Any, tmp_path: Path
 ) -> None:
