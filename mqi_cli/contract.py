@@ -71,6 +71,8 @@ def stages(value: Any, plugin: str) -> tuple[Stage, ...]:
         _check_name(stage.lane, f"lane of stage '{stage.name}'", plugin)
         _check_model(stage.options, StepOptions, f"the options of stage '{stage.name}'", plugin)
         _check_call(stage.run, 2, f"run(case, ctx) of stage '{stage.name}'", plugin)
+        if stage.alone and stage.job:  # with the host's last place it would wait for those who wait for a place
+            raise breach(plugin, f"stage '{stage.name}' can't be both `alone` and a `job`")
         if stage.cancel is not None:
             _check_call(stage.cancel, 2, f"cancel(case, ctx) of stage '{stage.name}'", plugin)
         if stage.check is not None:

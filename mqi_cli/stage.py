@@ -184,7 +184,7 @@ class Stage:
     `parts`, their number from 1 to 500; they are then called "1", "2" and so on. What stands behind each is the stage's
     own business: it may hold names, which no message may carry. `stall` is how long a turn may go without a sign (seconds): then its lease is let go.
     `alone` marks stages that take away what other steps work on: no turn of theirs begins while another step of the case
-    goes on, or may, and no other step's while they are at work.
+    goes on, or may, and no other step's while they are at work. They can't be a `job`.
     """
 
     name: str

@@ -79,6 +79,7 @@ def test_a_name_of_the_core_is_not_to_be_had(shelf, kind, name):
         (OFFER["stage"].replace("lambda case, ctx: Done()", "None"), "run(case, ctx) of stage 'same' is no function but NoneType"),
         (OFFER["stage"].replace("'lane'", "'lane', Section"), "the options of stage 'same' must be a subclass of StepOptions"),
         (OFFER["stage"].replace("'lane'", "'lane', check=len"), "check(steps, index, hosts) of stage 'same' can't be called"),
+        (OFFER["stage"].replace("'lane'", "'lane', job=True, alone=True"), "stage 'same' can't be both `alone` and a `job`"),
         (OFFER["patrol"].replace("section: 1.0", ": 1.0"), "interval(section) of patrol 'same' can't be called"),
         (OFFER["section"].replace("C(Section)", "C"), "the model of section 'same' must be a subclass of Section"),
         (OFFER["section"].replace("pass", "model_config = {'extra': 'allow'}"), "must refuse unknown keys"),
