@@ -61,6 +61,7 @@ _FACE = {
     "Clock": "clock",
     "RemoteLayout": "layout",
     "key_of": "layout",
+    "may_be_one": "layout",
     "tool_dir": "layout",
     "Earlier": "message",
     "GpuLease": "message",
@@ -181,6 +182,7 @@ if TYPE_CHECKING:
     from mqi_cli.hosts.base import Space as Space
     from mqi_cli.layout import RemoteLayout as RemoteLayout
     from mqi_cli.layout import key_of as key_of
+    from mqi_cli.layout import may_be_one as may_be_one
     from mqi_cli.layout import tool_dir as tool_dir
     from mqi_cli.manifest import MAX_DEPTH as MAX_DEPTH
     from mqi_cli.manifest import Entry as Entry

@@ -13,6 +13,7 @@ A plugin that needs a place of its own takes `<layout.root>/.<something>`.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -59,3 +60,17 @@ def key_of(name: str, owner: str) -> str | None:
 def tool_dir(base_dir: PurePosixPath) -> PurePosixPath:
     """Return where mqi keeps its own programs on a host."""
     return base_dir / ".mqi"
+
+
+def may_be_one(one: str, other: str) -> bool:
+    """Whether two hosts' base directories, as the config writes them, may be one; nobody here knows what `~` is there.
+
+    Two hosts of the config may lead to one file system: the one with a queue and the one without.
+    """
+    home, absolute = sorted(
+        (PurePosixPath(posixpath.normpath(each)) for each in (one, other)), key=PurePosixPath.is_absolute
+    )
+    if home.is_absolute() == absolute.is_absolute():
+        return str(home).lstrip("/") == str(absolute).lstrip("/")  # two slashes at the front stay two
+    below = home.parts[1:]
+    return not below or absolute.parts[-len(below) :] == below

@@ -25,6 +25,7 @@ from mqi_cli import (
     Wait,
     describe_os_error,
     is_for_effect,
+    may_be_one,
     seen_attempts,
     unfetched,
 )
@@ -103,7 +104,8 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
 
 
 def _left_with_results(case: CaseRef, ctx: StageContext) -> list[str]:
-    """Return the hosts that are left as they are: a run may have results there, but the config knows of none.
+    """Return the hosts that are left as they are: a run may have results there, by this name of the host or by another,
+    but the config knows of none.
 
     Raises `GiveUp` where results that the config does know of were not fetched.
     """
@@ -126,7 +128,12 @@ def _left_with_results(case: CaseRef, ctx: StageContext) -> list[str]:
             raise GiveUp(f"{left}, and clearing its host would lose them", hint=hint)
         ctx.log.warning("%s: host %s is not cleared. mqi host clean tells what to do", left, left.step.host)
         hosts.append(left.step.host)
-    return hosts
+    return [name for name in hosts_of(ctx) if any(_may_share(ctx, name, other) for other in hosts)]
+
+
+def _may_share(ctx: StageContext, name: str, other: str) -> bool:
+    """Whether a case's directory on one host may be its directory on another."""
+    return name == other or may_be_one(*(str(ctx.host_named(each).config.base_dir) for each in (name, other)))
 
 
 def _remembered(case: CaseRef, ctx: StageContext) -> Filed | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mqi_cli import (
     Workflow,
     has_seen_newest,
     key_of,
+    may_be_one,
     tool_dir,
     unfetched,
 )
@@ -101,19 +101,8 @@ def _may_be_one(workflow: Workflow, host: str, base_dirs: Mapping[str, str]) -> 
     return [
         name
         for name in known
-        if name == host or (host in base_dirs and name in base_dirs and _may_equal(base_dirs[name], base_dirs[host]))
+        if name == host or (host in base_dirs and name in base_dirs and may_be_one(base_dirs[name], base_dirs[host]))
     ]
-
-
-def _may_equal(one: str, other: str) -> bool:
-    """Whether two paths may name one directory; nobody here knows what `~` stands for on a host."""
-    home, absolute = sorted(
-        (PurePosixPath(posixpath.normpath(each)) for each in (one, other)), key=PurePosixPath.is_absolute
-    )
-    if home.is_absolute() == absolute.is_absolute():
-        return str(home).lstrip("/") == str(absolute).lstrip("/")  # two slashes at the front stay two
-    below = home.parts[1:]
-    return not below or absolute.parts[-len(below) :] == below
 
 
 def _judge_archived(key: str, case: CaseView, workflow: Workflow, hosts: Sequence[str]) -> Removable | Kept:

@@ -641,6 +641,22 @@ def test_a_host_is_cleared_of_a_run_that_nothing_fetches_only_if_it_ran_for_its_
     assert (two / KEY).exists() is not (options["host"] == "two" and fate == "cleared")
 
 
+def test_a_host_that_may_lead_to_a_directory_that_is_left_is_left_too(filing: Filing) -> None:
+    ctx = filing.turn()
+    steps = list(filing.workflow().steps)
+    steps[3:3] = [Step("second", steps[1].stage, WithHost(host="queue"))]
+    ctx.workflow = type(ctx.workflow)("qa", tuple(steps))
+    ctx.earlier.append(Earlier("second", "", 1, {}))
+    section = LocalHostSection(type="local", base_dir=f"{filing.far}/")
+    filing.hosts["queue"] = LocalHost("queue", section, filing.base)
+
+    done = steps[-1].stage.run(filing.case, ctx)
+
+    assert isinstance(done, Done)
+    assert done.facts["cleared"] == []
+    assert (filing.far / KEY).exists(), "what step second left may lie nowhere else"
+
+
 def test_a_workflow_that_runs_for_its_effect_alone_needs_no_download(filing: Filing) -> None:
     steps = list(filing.workflow().steps)
     del steps[2]
