@@ -120,8 +120,11 @@ def _left_with_results(case: CaseRef, ctx: StageContext) -> list[str]:
     for left in (each for host in hosts_of(ctx) for each in unfetched(ctx.workflow, ctx.earlier, host)):
         if left.download:
             again = f"mqi transfer download {case.key} --step {left.download}"
+            if left.unused_by:
+                again = f"mqi exec run {case.key} --step {left.unused_by}, then: {again}"
             then = f"mqi case retry {case.key} (of a case that is done: mqi archive run {case.key} --step {ctx.step})"
-            hint = f"fetch them: {again}, then: {then}"
+            what = f"do step {left.unused_by} again" if left.unused_by else "fetch them"
+            hint = f"{what}: {again}, then: {then}"
             raise GiveUp(f"{left}, and clearing its host would lose them", hint=hint)
         if getattr(left.step.options, "outputs", ()):
             hint = "add a download step before this one, or set clear_host: false"

@@ -7,9 +7,21 @@ it stands. An attempt ends here only once nothing of its run lives any more: wha
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 
-from mqi_cli import CaseRef, Done, GiveUp, HostFault, Refusal, Resources, RetryLater, StageContext, Wait
+from mqi_cli import (
+    CaseRef,
+    Done,
+    GiveUp,
+    HostFault,
+    Refusal,
+    Resources,
+    RetryLater,
+    StageContext,
+    Wait,
+    seen_attempts,
+)
 from mqi_ssh_exec.asking import HelperFault
 from mqi_ssh_exec.command import PART, STEP, fill, script, steps_named, uses, uses_part
 from mqi_ssh_exec.doubt import IN_DOUBT, LOOK_AGAIN, SETTLE_FOR, doubt, named, since, stalled
@@ -62,7 +74,7 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
         if status.state in (JobState.NONE, JobState.CLAIMED):
             order = make_order(ctx)
             if not submitted:
-                ctx.remember(submitted=ctx.attempt)
+                ctx.remember(submitted=ctx.attempt, of=seen_attempts(ctx.earlier, _runs_before(ctx)))
             options: RunOptions = ctx.options
             status = job.submit(order, wait=AT_ONCE, outputs=options.outputs)
             if status.refused:
@@ -75,6 +87,12 @@ def run(case: CaseRef, ctx: StageContext) -> Done | Wait:
             raise
         # A failed attempt would free its GPU, and its run may live: ask again instead.
         return Wait(FAULT_PAUSE, fault.message)
+
+
+def _runs_before(ctx: StageContext) -> list[str]:
+    """Return the runs before this one: of them it notes which attempts it works on, for later ones are not in its results."""
+    before = itertools.takewhile(lambda step: step.name != ctx.step, ctx.workflow.steps)
+    return [step.name for step in before if step.stage.job]
 
 
 def _go_on(case: CaseRef, ctx: StageContext, job: Job, status: JobStatus) -> Done | Wait:

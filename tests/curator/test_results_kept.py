@@ -154,6 +154,26 @@ def test_an_attempt_after_the_download_is_fetched_before_its_host_is_cleared(des
     assert (desk.doses, desk.fetched) == ({}, ["second"])
 
 
+def test_a_run_is_not_cleared_away_before_the_one_that_is_fetched_has_worked_on_it(desk: Desk) -> None:
+    dose = {"run": {"host": "here", "command": "cat {step.first}/dose.raw > out", "outputs": ["out"], "name": "second"}}
+    desk.begin({"run": {**desk.run["run"], "name": "first"}}, dose, desk.download, desk.archive())
+    desk.steps("upload", "run", "run", "download")
+    desk.content.write_text("second")
+    desk.mqi("exec", "run", desk.case, "--step", "first")
+    assert "than those that step download fetched" in desk.mqi("archive", "run", desk.case, code=1)
+    desk.steps("download")
+
+    refused = desk.mqi("archive", "run", desk.case, code=1)
+
+    assert "step first has newer results than those that step second worked on" in refused
+    assert "do step second again: mqi exec run" in refused
+    assert desk.doses == {"1": "first", "2": "second"}
+    desk.mqi("exec", "run", desk.case, "--step", "second")
+    desk.steps("download", "archive")
+    assert desk.doses == {}
+    assert [each.read_text() for each in (desk.base / "results").rglob("out")] == ["second"]
+
+
 def test_a_run_after_the_case_was_cleared_keeps_its_results_until_they_are_fetched_and_archived(desk: Desk) -> None:
     desk.begin(desk.run, desk.download, desk.archive())
     desk.steps("upload", "run", "download", "archive")
