@@ -187,6 +187,7 @@ class Acts:
                     f"the case is {case.state}: there is nothing to cancel",
                     hint=f"a run of it may be alive: {ends_doubt(case, doubted[0])}" if doubted else "",
                 )
+            self._refuse_if_taking_away(case)
             self._note(case, "cancel", "cancel asked for")
             self._store.cases.update(case.id, cancelling=True)
             for each in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
@@ -301,7 +302,19 @@ class Acts:
         found = self._store.parts.maybe_alive(case.id)
         return [part for part in found if self._store.parts.latest(case.id, part.step, part.part) == part]
 
+    def _refuse_if_taking_away(self, case: CaseRow) -> None:
+        """Refuse while a worker is at a step that must be alone: it would go on unseen, beside what is begun again."""
+        for part in self._store.parts.live_of_case(case.id):
+            step = self._conductor.step_of(case, part.step)
+            leased = part.state is PartState.WORKING and (part.lease_until or 0) > self._conductor.clock.now()
+            if leased and step is not None and step.stage.alone:
+                raise UsageError(
+                    f"{part.worker} works on {part.title}, which is not ended half way",
+                    hint=f"wait for its end; what it does: mqi case show {case.key}",
+                )
+
     def _refuse_if_busy(self, case: CaseRow) -> None:
+        self._refuse_if_taking_away(case)
         for part in self._store.parts.live_of_case(case.id):
             if part.state is PartState.WORKING or part.waiting_for == "turn":
                 who = part.worker or f"a run on {part.host or 'this machine'}"

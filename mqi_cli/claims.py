@@ -50,7 +50,7 @@ class Claims:
             if found is None or found.state not in PART_LIVE or not found.current:
                 found = self._new_attempt(case, chosen, name, former=found)
             else:
-                self._refuse_if_leased(case, found, daemon_running=daemon_running)
+                self._refuse_if_leased(case, found, alone=chosen.stage.alone, daemon_running=daemon_running)
             abandoned = self._beside(case, found, daemon_running=daemon_running)
             if not self._conductor.dispatch.lease_gpus(found):
                 lack = self._conductor.dispatch.lack_of_gpus(found)
@@ -171,7 +171,7 @@ class Claims:
             self._store.cases.update(case.id, step=step.name)
         return self._conductor.add_attempt(case, step, part=part, former=former if former and former.current else None)
 
-    def _refuse_if_leased(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> None:
+    def _refuse_if_leased(self, case: CaseRow, part: PartRow, *, alone: bool, daemon_running: bool) -> None:
         now = self._conductor.clock.now()
         if part.cancel:
             raise UsageError(f"{part.step} of this case is being cancelled", hint=f"mqi case why {case.key}")
@@ -179,7 +179,7 @@ class Claims:
             left = (part.lease_until or 0) - now
             raise UsageError(
                 f"{part.worker} works on {part.step} of this case (attempt {part.attempt}, lease for {left:.0f} s more)",
-                hint=f"wait for it, or: mqi case cancel {case.key}",
+                hint="wait for its end" if alone else f"wait for it, or: mqi case cancel {case.key}",
             )
         if daemon_running and (part.state is PartState.QUEUED or part.waiting_for in ("turn", "time")):
             what = "is queued for the daemon's workers" if part.state is PartState.QUEUED else "is the daemon's"

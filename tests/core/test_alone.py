@@ -132,6 +132,33 @@ def test_no_run_is_begun_beside_an_archive_that_is_at_work(bench: Any) -> None:
     assert by_hand(bench, case, "run").attempt == 2
 
 
+def test_a_case_is_not_cancelled_while_a_worker_archives_it(bench: Any) -> None:
+    """That worker hears nothing of it, and would clear the host of what is begun again."""
+    case, archive = at_archive(bench)
+    bench.answer(archive, EventKind.ACCEPTED)
+
+    for act in (bench.acts.cancel, bench.acts.rerun):
+        with pytest.raises(UsageError, match="w1 works on archive, which is not ended half way"):
+            act(case.id)
+
+    assert not bench.fresh(case).cancelling
+    bench.answer(archive, EventKind.WAIT, seconds=10.0, note="the disk is full")
+    bench.acts.cancel(case.id)
+    assert bench.fresh(case).state is CaseState.CANCELLED
+    bench.acts.rerun(case.id)
+    assert bench.command().step == "upload"
+
+
+def test_a_case_whose_archiving_worker_is_gone_can_be_cancelled(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.answer(archive, EventKind.ACCEPTED)
+    bench.clock.turn(61)
+
+    bench.acts.cancel(case.id)
+
+    assert bench.fresh(case).state is CaseState.CANCELLED
+
+
 def test_without_a_daemon_a_queued_archive_stands_back_for_a_step_by_hand(bench: Any) -> None:
     case, archive = at_archive(bench)
 
