@@ -219,13 +219,14 @@ class Acts:
         """Begin nothing more of the step that a case stands at; return the parts whose runs are to be ended.
 
         What may live on a host is ended by the daemon, or by the caller, who then says so by `ended`. When all have ended
-        the case is held. Nothing changes, and none is returned, where the case doesn't stand at this step or doesn't go on.
+        the case is held, or cancelled where that was asked for. Nothing changes, and none is returned, where the case doesn't
+        stand at this step or doesn't go on.
         """
         with self._store.transaction():
             case = self._conductor.case(identity)
             live = [each for each in self._store.parts.live_of_case(case.id) if each.step == step == case.step]
             if not live or case.cancelling:
-                return []
+                return [each.part for each in live if each.cancel]
             self._note(case, "cancel", f"end of step {step} asked for")
             runs = [each for each in live if self._conductor.may_live(each)]
             for each in live:  # first what has not begun: it must not take the place of what is ended
@@ -248,8 +249,8 @@ class Acts:
             found = self._store.parts.latest(case.id, step, part)
             if found is None:
                 return
-            if found.cancel and found.state in PART_LIVE and not case.cancelling:
-                self._conductor.end_cancelled(case, found, note="")
+            if found.cancel and found.state in PART_LIVE:
+                self._conductor.end_cancelled(case, found, note="ended on its host")
             elif doubted := self._store.parts.maybe_alive(case.id):
                 if any((each.step, each.part) == (step, part) for each in doubted):
                     self._note(case, "ended", f"{found.title}: nothing of it lives any more")

@@ -198,7 +198,8 @@ def _end_step(operator: Operator, case: str, step: str, elapsed: Callable[[], fl
         say(f"nothing of step {step} runs on {ctx.host.name}")
     if problems:
         raise problems[0]
-    say("the case is held; it goes on by: mqi case retry")
+    state = operator.find(case).state  # it may have been cancelled, or gone on to its next step just before
+    say(f"the case is {state}" + ("; it goes on by: mqi case retry" if state is CaseState.HELD else ""))
 
 
 def _living(newest: Job) -> list[tuple[Job, JobStatus]]:

@@ -85,3 +85,19 @@ def test_without_a_daemon_the_case_is_held_at_once(house: House, ledger: Path) -
         wait_for(lambda: states(house)["later"] == "done", "the later case to be done")
     assert begun(ledger) == ["a", "a", "b", "c"]
     assert states(house) == {"case": "held", "later": "done"}
+
+
+def test_without_a_daemon_a_case_that_is_being_cancelled_is_cancelled_once_its_runs_are_ended(
+    house: House, ledger: Path
+) -> None:
+    with house.daemon():
+        add(house)
+        wait_for(lambda: begun(ledger) == ["a"], "the first part to begin")
+        house.mqi("daemon", "stop")
+        assert "is ended first" in house.mqi("case", "cancel", "case", "--yes")
+
+        said = house.mqi("exec", "kill", "case", "simulate", "--yes")
+
+    assert "ended: nothing of attempt 1 of part 1 runs on here" in said
+    assert "the case is cancelled" in said
+    assert [each["state"] for each in house.cases()] == ["cancelled"]
