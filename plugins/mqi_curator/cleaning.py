@@ -197,7 +197,7 @@ def finish_removals(host: Host, *, owner: str) -> None:
 
 
 def clear_in_time(ctx: PatrolContext) -> None:
-    """Remove from every host the directories of cases that are done and archived, `clear_after` their end.
+    """Remove from every host the directories of cases that are done and archived, `clear_after` the last that was done of them.
 
     One host that does not answer keeps nobody else waiting for more than its own failure.
     """
@@ -221,7 +221,7 @@ def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
         if ctx.stopping():
             return
         case = ctx.case(going.key)  # time has passed since the survey
-        if case is None or case.state is not CaseState.DONE or (case.ended_at or before) >= before:
+        if case is None or case.state is not CaseState.DONE or _ended_at(case, unknown=before) >= before:
             continue
 
         def still(key: str = going.key) -> bool:
@@ -229,6 +229,11 @@ def _clear(ctx: PatrolContext, host: Host, *, before: float) -> Iterator[str]:
 
         if still() and remove(host, case.key, owner=ctx.owner, still=still):
             yield case.key
+
+
+def _ended_at(case: CaseView, *, unknown: float) -> float:
+    """Return when the last was done of a case: an operator may have sent it anew, and be about to run a step of it again."""
+    return max([case.ended_at, *(each.ended_at for each in case.finished)]) if case.ended_at else unknown
 
 
 PATROL = Patrol(

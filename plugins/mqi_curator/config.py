@@ -29,8 +29,8 @@ class CuratorSection(Section):
     )
     clear_after: Duration | None = Field(
         None,
-        description="So long after its end a case whose results are fetched and archived goes from its hosts, where its archive "
-        "step left it there (clear_host: false); null: only by `mqi host clean`.",
+        description="So long after the last that was done of it, by hand too, a case whose results are fetched and archived "
+        "goes from its hosts, where its archive step left it there (clear_host: false); null: only by `mqi host clean`.",
     )
     alerts: AlertsSection = Field(default_factory=AlertsSection, description="When to raise an alert.")
 

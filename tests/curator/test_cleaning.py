@@ -452,6 +452,15 @@ def test_only_what_is_done_and_archived_for_long_goes_by_itself(host: LocalHost)
     assert (Path(host.base_dir) / "results of somebody").is_dir()
 
 
+def test_what_was_just_sent_anew_by_hand_does_not_go_before_it_is_worked_on(host: LocalHost) -> None:
+    again = Finished("my-upload", "", 2, {}, 98_000.0, 99_000.0)
+    ended = filed(KEYS[0])
+    patrol = Round(host, replace(ended, finished=(again, *ended.finished[1:])))
+    assert patrol.go() == sorted(KEYS)
+    patrol.clock.turn(3600.0)
+    assert patrol.go() == sorted(KEYS[1:])
+
+
 def test_nothing_goes_by_itself_unless_the_operator_says_when(host: LocalHost) -> None:
     assert Round(host, filed(KEYS[0]), after=None).go() == sorted(KEYS)
     assert PATROL.interval(CuratorSection()) == 0
