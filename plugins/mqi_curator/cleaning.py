@@ -76,8 +76,8 @@ def judge(
     hosts = _may_be_one(workflow, host, base_dirs or {})
     if left := [each for name in hosts for each in unfetched(workflow, case.finished, name)]:
         return Kept(key, f"done, but {left[0]}: {_mend(key, left[0])}")
-    if host in case.cleared:
-        return Removable(key, "done, and cleared once already")
+    if host in case.cleared and not any(step.stage.name == _ARCHIVE for step in workflow.steps):
+        return Removable(key, "done, and cleared once already")  # the archive step that it had went from the config
     return _judge_archived(key, case, workflow, hosts)
 
 

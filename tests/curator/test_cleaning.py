@@ -163,6 +163,28 @@ def test_hosts_that_lead_to_one_directory_are_judged_as_one() -> None:
     assert "results of step my-run were never fetched" in reason(found)
 
 
+def test_that_one_name_of_a_host_was_cleared_says_nothing_of_what_came_there_by_another() -> None:
+    flow = Workflow(
+        "qa",
+        (
+            step("my-upload", host="login"),
+            step("my-run", host="queue"),
+            step("my-download", host="queue"),
+            step("my-archive"),
+        ),
+    )
+    finished = (
+        Finished("my-upload", "", 1, {}, 1.0, 2.0),
+        Finished("my-archive", "", 1, {}, 3.0, 4.0),
+        Finished("my-run", "", 2, {}, 5.0, 6.0),
+        Finished("my-download", "", 2, {}, 7.0, 8.0),
+    )
+    again = replace(case(KEYS[0], CaseState.DONE, cleared=("login",)), finished=finished)
+    one = {"login": "/scratch/mqi", "queue": "/scratch/mqi"}
+    for host in one:
+        assert "fetched results since it was archived" in reason(judge(KEYS[0], again, host, {"qa": flow}, one))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "may_be_one"),
     [
