@@ -175,13 +175,14 @@ class Conductor(Moves):
         self.store.parts.update(part.id, facts=facts, lease_until=self.clock.now() + self.config.daemon.lease)
 
     def _done(self, case: CaseRow, part: PartRow, event: Event) -> None:
-        facts = {**part.facts, **event.data.get("facts", {})}
+        told = event.data.get("facts", {})
+        facts = {**part.facts, **told}
         self.end(part, PartState.DONE, facts=facts, progress_done=part.progress_total)
         seconds = self.clock.now() - (part.started_at or part.created_at)
         text = f"{part.title} done in {seconds:.1f} s" + (f" (attempt {part.attempt})" if part.attempt > 1 else "")
         self.note(case, kind="done", text=text, part=part, actor=event.worker)
-        if "cleared" in facts:
-            self.store.cases.update(case.id, cleared=sorted({*case.cleared, *map(str, facts["cleared"])}))
+        if "cleared" in told:  # not what a former attempt remembered: another step may have come there since
+            self.store.cases.update(case.id, cleared=sorted({*case.cleared, *map(str, told["cleared"])}))
         if part.plan:
             self.fan_out(case, part, facts)
         elif part.step == case.step:

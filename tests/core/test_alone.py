@@ -374,6 +374,16 @@ def test_a_new_attempt_on_a_host_ends_its_being_cleared(bench: Any) -> None:
     assert bench.intake.view(bench.fresh(case)).alive == ("run",), "nobody knows whether it lives"
 
 
+def test_an_attempt_that_cleared_nothing_does_not_count_for_what_a_former_one_cleared(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.do(archive, cleared=["hpc"])
+    bench.do(by_hand(bench, case, "run"))
+
+    bench.do(by_hand(bench, case, "archive"))  # `clear_host` is false now
+
+    assert bench.fresh(case).cleared == ()
+
+
 def test_what_finished_is_told_with_its_newest_attempt_and_its_times(bench: Any) -> None:
     case, archive = at_archive(bench)
     bench.do(archive)
