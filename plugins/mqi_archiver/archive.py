@@ -95,7 +95,8 @@ def archive(case: CaseRef, ctx: StageContext) -> Done | Wait:
         "of": seen_attempts(ctx.earlier, downloads_before(ctx)),
     }  # fmt: skip
     if ctx.options.clear_host:
-        done = ctx.facts.get("cleared", []) if ctx.facts.get("identity") == identity(case, ctx) else []
+        same = (ctx.facts.get("identity"), ctx.facts.get("cleared_by")) == (identity(case, ctx), ctx.attempt)
+        done = ctx.facts.get("cleared", []) if same else []  # after that a run that failed may have come there
         try:
             facts["cleared"] = clear_hosts(case, ctx, done=done, left=left)
         except Overdue:

@@ -55,7 +55,7 @@ def clear_hosts(case: CaseRef, ctx: StageContext, *, done: Sequence[str], left: 
         if not _cleared_at_once(host, root):
             _clear(host, root)
         cleared.append(name)
-        ctx.remember(cleared=cleared)
+        ctx.remember(cleared=cleared, cleared_by=ctx.attempt)
         ctx.log.info("nothing of it is left on %s", name)
     return cleared
 

@@ -384,6 +384,13 @@ def test_a_rerun_with_equal_results_clears_the_host_again(filing: Filing) -> Non
     assert filing.files() == [f"{filing.case.name}.tar.gz"]
 
 
+def test_another_attempt_clears_what_came_to_a_host_that_a_former_one_cleared(filing: Filing) -> None:
+    filing.done()
+    write(filing.far / KEY / "work" / "simulate" / "_" / "3" / "half", b"of a run that failed")
+    assert filing.done(attempt=2)["cleared"] == ["hpc"]
+    assert not (filing.far / KEY).exists()
+
+
 def test_a_revision_never_lands_on_the_one_before(filing: Filing) -> None:
     filing.done()
     filing.results.rename(filing.results.with_name("study.r2"))
