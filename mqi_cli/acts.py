@@ -182,10 +182,11 @@ class Acts:
             if part:
                 return self._cancel_part(case, part)
             if case.state in (CaseState.DONE, CaseState.CANCELLED):
-                doubted = self._store.parts.maybe_alive(case.id)
+                live = [each for each in self._store.parts.live_of_case(case.id) if self._conductor.may_live(each)]
+                alive = [*live, *self._store.parts.maybe_alive(case.id)]
                 raise UsageError(
                     f"the case is {case.state}: there is nothing to cancel",
-                    hint=f"a run of it may be alive: {ends_doubt(case, doubted[0])}" if doubted else "",
+                    hint=f"a run of it may be alive: {self._way_out(case, alive[0])}" if alive else "",
                 )
             self._refuse_if_taking_away(case)
             self._note(case, "cancel", "cancel asked for")
@@ -319,13 +320,23 @@ class Acts:
         for part in self._store.parts.live_of_case(case.id):
             if part.state is PartState.WORKING or part.waiting_for == "turn":
                 who = part.worker or f"a run on {part.host or 'this machine'}"
-                raise UsageError(f"{part.step} is being worked on: {who}", hint=f"mqi case cancel {case.key}")
+                raise UsageError(f"{part.step} is being worked on: {who}", hint=self._way_out(case, part))
         for part in [*self._store.parts.live_of_case(case.id), *self._ended_unproven(case)]:
             if self._conductor.may_live(part):
                 where = part.host or "this machine"
-                ended = case.state in (CaseState.DONE, CaseState.CANCELLED)
-                first = ends_doubt(case, part) if ended else f"mqi case cancel {case.key}"
-                raise UsageError(f"a run of it may be alive on {where}", hint=f"first: {first}")
+                raise UsageError(f"a run of it may be alive on {where}", hint=f"first: {self._way_out(case, part)}")
+
+    def _way_out(self, case: CaseRow, part: PartRow) -> str:
+        """Name what ends a part that is in the way; of a case that has ended, nothing is cancelled."""
+        if case.state not in (CaseState.DONE, CaseState.CANCELLED):
+            return f"mqi case cancel {case.key}"
+        if part.state in PART_LIVE and self._conductor.may_live(part):
+            part_of = f" --part {part.part}" if part.part else ""
+            noted = f"mqi exec run {case.key} --step {part.step}{part_of}"
+            return f"{ends_doubt(case, part)} (without a daemon that takes note of it, then: {noted})"
+        if self._conductor.may_live(part):
+            return ends_doubt(case, part)
+        return f"wait for its end; what it does: mqi case show {case.key}"
 
     def _note(self, case: CaseRow, kind: str, text: str) -> None:
         self._conductor.note(case, kind=kind, text=text, actor=self._actor)

@@ -97,6 +97,28 @@ def test_a_done_case_with_a_run_of_unknown_fate_says_how_it_is_ended(bench: Any)
     assert bench.command().step == "upload"
 
 
+def test_a_done_case_with_a_run_that_goes_on_says_how_it_is_ended(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    bench.answer(by_hand(bench, case, "run"), EventKind.WAIT, seconds=15.0, note="it runs")
+
+    for refuses in (bench.acts.rerun, bench.acts.cancel):
+        with pytest.raises(UsageError) as refused:
+            refuses(case.id)
+        assert f"mqi exec kill {case.key} run (without a daemon" in refused.value.hint
+        assert f"then: mqi exec run {case.key} --step run)" in refused.value.hint
+
+
+def test_a_done_case_with_another_step_at_work_is_waited_for(bench: Any) -> None:
+    case = bench.case()
+    bench.finish(case)
+    bench.answer(by_hand(bench, case, "upload"), EventKind.WAIT, seconds=15.0, note="the disk is full")
+
+    with pytest.raises(UsageError) as refused:
+        bench.acts.rerun(case.id)
+    assert refused.value.hint == f"wait for its end; what it does: mqi case show {case.key}"
+
+
 def test_the_daemon_archives_a_case_once_the_run_that_was_begun_by_hand_has_ended(bench: Any) -> None:
     case = bench.case()
     bench.do(bench.command())
