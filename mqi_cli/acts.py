@@ -198,6 +198,7 @@ class Acts:
                 elif each.state in PART_LIVE:
                     self._conductor.overtake(each)
             self._conductor.finish_cancel(self._conductor.case(identity))
+            self._conductor.settle(case.id)
             ended = self._conductor.case(identity).state is CaseState.CANCELLED
             return "cancelled" if ended else "cancelling: what runs on the host is ended first"
 

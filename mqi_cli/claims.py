@@ -44,6 +44,8 @@ class Claims:
         """
         with self._store.transaction():
             case = self._conductor.case(identity)
+            if case.cancelling:
+                raise UsageError("the case is being cancelled", hint=f"mqi case why {case.key}")
             chosen = self._choose(case, stage, step)
             name = self._next_part(case, chosen, part)
             found = self._store.parts.latest(case.id, chosen.name, name)

@@ -168,6 +168,9 @@ class Moves:
         if case is None or not case.step or case.state is CaseState.CANCELLED:
             return
         found = standing(self.store.parts.of_step(case.id, case.step), cancelling=case.cancelling)
+        if case.cancelling and (found is None or found.state is CaseState.HELD):
+            live = self.store.parts.live_of_case(case.id)  # an earlier step's, done again by hand, is ended first
+            found = standing(self.store.parts.of_step(case.id, live[0].step), cancelling=True) if live else found
         if found is None:
             return
         until = None

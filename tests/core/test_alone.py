@@ -171,6 +171,25 @@ def test_a_case_is_not_cancelled_while_a_worker_archives_it(bench: Any) -> None:
     assert bench.command().step == "upload"
 
 
+def test_a_case_is_cancelled_once_a_run_that_was_done_again_by_hand_is_ended(bench: Any) -> None:
+    case, archive = at_archive(bench)
+    bench.retry(archive)
+    run = by_hand(bench, case, "run")
+    bench.answer(run, EventKind.WAIT, seconds=100.0, note="it runs")
+    bench.acts.cancel(case.id)
+
+    row = bench.fresh(case)
+    assert (row.state, row.reason) == (CaseState.RUNNING, "cancelling: queued for a worker of ssh-exec")
+    with pytest.raises(UsageError, match="there is nothing to retry"):
+        bench.acts.retry(case.id)
+    with pytest.raises(UsageError, match="the case is being cancelled"):
+        by_hand(bench, case, "upload")
+    (ending,) = [each for each in bench.commands() if each.cancel]
+    bench.answer(ending, EventKind.CANCELLED, note="ended on its host")
+    assert bench.fresh(case).state is CaseState.CANCELLED
+    assert not [text for text in bench.texts(case) if text.startswith("held")]
+
+
 def test_a_case_whose_archiving_worker_is_gone_can_be_cancelled(bench: Any) -> None:
     case, archive = at_archive(bench)
     bench.answer(archive, EventKind.ACCEPTED)
