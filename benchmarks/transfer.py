@@ -142,12 +142,14 @@ from pathlib import Path
 from mqi_cli.config.model import SshHostSection
 from mqi_cli.hosts.ssh import SshHost
 from sftp.bench import DOWNLOAD, UPLOAD, Bench
-section, work, way, fingerprint, source, destination, turn, warm = sys.argv[2:10]
+section, work, way, fingerprint, source, destination, turn, warm, revision = sys.argv[2:11]
 host = SshHost("far", SshHostSection(**json.loads(section)), Path(work))
 bench = Bench(Path(work), host)
 bench.source = Path(source)
 bench.destination = Path(destination)
 bench.origin = ""
+if revision:
+    bench.next_revision(revision)
 import mqi_sftp.upload, mqi_sftp.download  # a worker has loaded them
 if warm:
     host.run(["true"])
@@ -165,15 +167,26 @@ print(json.dumps({"seconds": seconds, "peak": peak, "moved": moved}))
 
 
 def run_ours(
-    way: str, at: Place, base: Path, fingerprint: str, destination: Path, *, turn: int = 1, warm: bool = False
+    way: str,
+    at: Place,
+    base: Path,
+    fingerprint: str,
+    destination: Path,
+    *,
+    turn: int = 1,
+    warm: bool = False,
+    revision: str = "",
 ) -> dict[str, float]:
-    """Upload or download in a process of its own; with `warm` it has its connection before the time begins."""
+    """Upload or download in a process of its own; with `warm` it has its connection before the time begins.
+
+    With `revision`, a key, the case is its next revision: of the one before the host may hold the input.
+    """
     section = at.server.host_section(port=at.port, known_hosts=at.known_hosts, base_dir=str(base))
     text = section.model_dump_json()
     work = at.work / "mqi"
     work.mkdir(exist_ok=True)
     arguments = [str(ROOT / "tests"), text, str(work), way, fingerprint, str(at.source), str(destination)]
-    arguments += [str(turn), "warm" if warm else ""]
+    arguments += [str(turn), "warm" if warm else "", revision]
     done = subprocess.run([sys.executable, "-c", OURS, *arguments], capture_output=True, text=True, timeout=LIMIT)
     if done.returncode:
         raise SystemExit(f"ours failed:\n{done.stderr[-3000:]}")

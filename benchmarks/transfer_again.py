@@ -15,7 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from transfer import LIMIT, SETS, Place, agree, command_of, delayed, environment, make_set, measure, run_ours
+from transfer import (
+    LIMIT,
+    SETS,
+    Place,
+    agree,
+    check_equal,
+    command_of,
+    delayed,
+    environment,
+    make_set,
+    measure,
+    run_ours,
+)
 
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_cli.manifest import build_manifest
@@ -24,6 +36,7 @@ from servers.proxy import TcpProxy
 CUT = 0.6  # of the bytes
 RTT = 0.02  # seconds
 REPEAT = 5
+REVISION = "cbcdefghijk"  # the key of the case's next revision
 
 
 def main() -> None:
@@ -37,6 +50,7 @@ def main() -> None:
         cut_upload(work, server)
         unchanged(work, server)
         many_files(work, server)
+        new_revision(work, server)
 
 
 def at_port(work: Path, server: OpenSSHServer, name: str, port: int) -> Place:
@@ -118,6 +132,28 @@ def many_files(work: Path, server: OpenSSHServer) -> None:
             seconds, peak = measure("mqi", way, at, fingerprint, 1)
             print(
                 f"{SETS['many']} {way}{account}: {peak:.0f} MiB at the peak (aim 120 MiB), {seconds:.1f} s", flush=True
+            )
+
+
+def new_revision(work: Path, server: OpenSSHServer) -> None:
+    """Print the peak of memory for a hundred thousand files of which the host holds all but one, as a former revision's."""
+    for name in ("many", "named"):
+        source = work / "sets" / name
+        if not source.exists():
+            make_set(name, source)
+        for account, served in (("", server), (" over SFTP alone", server.sftp_only())):
+            at = at_port(work, served, name, served.port)
+            base = work / f"revisions-{name}{len(account)}"
+            base.mkdir()
+            run_ours("up", at, base, build_manifest(source).fingerprint, work / "none")
+            changed = next(each for each in source.rglob("*") if each.is_file())
+            changed.write_bytes(changed.read_bytes()[::-1] + b"more")
+            found = run_ours("up", at, base, build_manifest(source).fingerprint, work / "none", revision=REVISION)
+            check_equal(source, base / REVISION / "input")
+            print(
+                f"{SETS[name]} up, a new revision{account}: {found['peak']:.0f} MiB at the peak (aim 120 MiB), "
+                f"{found['moved']:.0f} bytes sent, {found['seconds']:.1f} s",
+                flush=True,
             )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from mqi_cli import HostFault, HostFull, Process, Space
+from mqi_cli import Entry, HostFault, HostFull, Process, Space
+from mqi_sftp.held import Held
 from mqi_sftp.listing import Listing
 from mqi_sftp.meter import Meter
 from mqi_sftp.tree import Tree
@@ -180,9 +181,23 @@ class FarSide:
         tree = self.listing()
         return tree, self.hashes(tree)
 
+    def held(self, wanted: Sequence[Entry]) -> Held:
+        """Read what a directory holds of files that are wanted, sorted by path, and keep no more of it."""
+        held = Held(wanted)
+        self._list(held)
+        with self.patient(held.bytes):
+            for path, sha256 in self._each_hash(held.count):
+                held.prove(path, sha256)
+        return held
+
     def listing(self) -> Tree:
         """Read what a directory holds. Raises `HostFault` where that has no end, or can't be read."""
-        found, digest = Listing(), hashlib.sha256()
+        found = Listing()
+        self._list(found)
+        return found.tree()
+
+    def _list(self, found: Listing) -> None:
+        digest = hashlib.sha256()
         broken = False
         for line in self.lines(2 * MOST_ENTRIES):
             if line == b"hashes":
@@ -190,7 +205,7 @@ class FarSide:
                 self._listed_lines += found.count
                 if broken:
                     raise self.failure("listing the files there")
-                return found.tree()
+                return
             digest.update(line + b"\n")
             if line == b"broken":
                 broken = True
@@ -230,15 +245,17 @@ class FarSide:
         Of `paths`, sorted ones, those that come are given as they are: no text is held twice.
         """
         hashes: dict[str, str] = {}
+        for path, sha256 in self._each_hash(most):
+            at = bisect_left(paths, path)
+            hashes[paths[at] if at < len(paths) and paths[at] == path else path] = sha256
+        return hashes
+
+    def _each_hash(self, most: int) -> Iterator[tuple[str, str]]:
         for line in self.lines(most + 1):
             if line == b"end":
-                break
+                return
             path = line[66:].removeprefix(b"./").decode("utf-8", "surrogateescape")
-            at = bisect_left(paths, path)
-            if at < len(paths) and paths[at] == path:
-                path = paths[at]
-            hashes[path] = line[:64].decode("ascii", "replace")
-        return hashes
+            yield path, line[:64].decode("ascii", "replace")
 
     def _wait(self) -> None:
         self._heard_at = time.monotonic()

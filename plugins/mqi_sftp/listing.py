@@ -48,12 +48,14 @@ class Listing:
             return
         parts = path.split("/")
         problem = _elsewhere(raw, parts) or _too_long(raw) or problem_of(item, parts[-1], len(parts))
-        if problem or path in self._entries:
+        bits = stat.S_IMODE(item.mode)
+        entry = Entry(path, item.size, item.mtime * 1_000_000_000, 0, bits, is_dir=item.is_dir)
+        if problem or not self.keep(entry):
             self._refuse(problem or "names that stand there twice", path)
-            return
-        self._entries[path] = Entry(
-            path, item.size, item.mtime * 1_000_000_000, 0, stat.S_IMODE(item.mode), is_dir=item.is_dir
-        )
+
+    def keep(self, entry: Entry) -> bool:
+        """Keep an entry; False for one whose path is there already."""
+        return self._entries.setdefault(entry.path, entry) is entry
 
     def tree(self) -> Tree:
         """Return what was listed. A path whose directory wasn't listed leads elsewhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
@@ -149,12 +149,30 @@ def whole_mtime(mtime_ns: int) -> int:
     return min(max(mtime_ns // 1_000_000_000, 0), LATEST_MTIME)
 
 
+class Whole:
+    """Which files of a manifest a listing has whole, by size, time and mode: a byte for each."""
+
+    def __init__(self, manifest: Manifest, marks: Mapping[str, Mark], found: Iterable[Entry]) -> None:
+        self._whole = bytearray(len(manifest.files))
+        for each in found:
+            at = manifest.position(each.path)
+            if at is not None and _is_whole(manifest.files[at], each, marks):
+                self._whole[at] = 1
+
+    def __getitem__(self, at: int) -> bool:
+        return bool(self._whole[at])
+
+
+def _is_whole(file: ManifestFile, there: Entry | None, marks: Mapping[str, Mark]) -> bool:
+    return bool(there and not there.is_dir and there.size == file.size and Mark.of(there) == marks[file.path])
+
+
 def plan_upload(
     manifest: Manifest,
     found: Sequence[Entry],
     marks: Mapping[str, Mark],
     *,
-    earlier: Sequence[Entry] = (),
+    earlier: Sequence[Entry] | Whole = (),
     wrong: frozenset[str] = frozenset(),
 ) -> UploadPlan:
     """Plan the way from what a staging directory holds to what it should hold.
@@ -165,19 +183,15 @@ def plan_upload(
     """
     directories = directories_of(manifest)
     here = {each.path: each for each in found}
-    before = {each.path: each for each in earlier}
+    before = earlier if isinstance(earlier, Whole) else Whole(manifest, marks, earlier)
     keep, resume, copy, send = [], [], [], []
-
-    def is_whole(file: ManifestFile, there: Entry | None) -> bool:
-        return bool(there and not there.is_dir and there.size == file.size and Mark.of(there) == marks[file.path])
-
-    for each in manifest.files:
+    for at, each in enumerate(manifest.files):
         there = here.get(each.path)
         if each.path in wrong:
             send.append(each)
-        elif is_whole(each, there):
+        elif _is_whole(each, there, marks):
             keep.append(each)
-        elif is_whole(each, before.get(each.path)):
+        elif before[at]:
             copy.append(each)
         elif there is None or there.is_dir:
             send.append(each)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 from mqi_cli import Copying, Host, ManifestFile, RetryLater, Sending
@@ -36,8 +38,7 @@ class Sender:
         files.make_directories([place / path for path in plan.make], mode=DIRECTORY_MODE)
         for each, length in plan.resume:
             self._send(each, length)
-        copied = self._copy_many(plan.copy)
-        self._send_many([*plan.send, *(each for each in plan.copy if each.path not in copied)])
+        self._send_many([*plan.send, *self._copy_many(plan.copy)])
 
     def _send(self, file: ManifestFile, length: int) -> None:
         files, target = self.staging.files, self.staging.path / file.path
@@ -53,29 +54,29 @@ class Sender:
         mark = self.marks[file.path]
         files.set_times(target, mtime=mark.mtime, mode=mark.mode)
 
-    def _copy_many(self, unchanged: Sequence[ManifestFile]) -> set[str]:
-        """Have files copied from the earlier input; return the paths of those that were."""
+    def _copy_many(self, unchanged: Sequence[ManifestFile]) -> Iterable[ManifestFile]:
+        """Have files copied from the earlier input; return those that were not. They are sorted by path."""
         staging = self.staging
-        files = {staging.path / each.path: each for each in unchanged}
         copying = (
             Copying(
                 origin=self.earlier / each.path,
-                path=path,
+                path=staging.path / each.path,
                 size=each.size,
                 open_mode=OPEN_MODE,
                 mode=self.marks[each.path].mode,
                 mtime=self.marks[each.path].mtime,
             )
-            for path, each in files.items()
+            for each in unchanged
         )
-        copied: set[str] = set()
+        left = bytearray(b"\1") * len(unchanged)  # of a hundred thousand no second list is kept
         self.meter.begin("copying what did not change")
         for done in staging.files.copy_many(staging.path, copying):
-            copied.add(files[done.path].path)
+            path = str(done.path.relative_to(staging.path))
+            left[bisect_left(unchanged, path, key=lambda each: each.path)] = 0
             self.meter.done += done.size
             self.meter.files += 1
             self.meter.alive()
-        return copied
+        return compress(unchanged, left)
 
     def _send_many(self, whole: Sequence[ManifestFile]) -> None:
         """Send whole new files, several under way."""

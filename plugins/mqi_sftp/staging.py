@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from mqi_cli import Entry, Files, HostError, HostFault, Manifest, RemoteLayout, RetryLater
-from mqi_sftp.plan import DIRECTORY_MODE, Fence, newest
-from mqi_sftp.tree import walk
+from mqi_cli import Files, HostError, HostFault, Manifest, RemoteLayout, RetryLater
+from mqi_sftp.plan import DIRECTORY_MODE, Fence, Mark, Whole, newest
+from mqi_sftp.tree import Walk
 
 _INCOMING = ".incoming-"
 _TAKEN = ".taken-"
@@ -79,15 +79,17 @@ class Staging:
                 found.append((fence, prefix == _INCOMING, name))
         return [self.layout.root / name for _, _, name in sorted(found, reverse=True)]
 
-    def earlier(self, *, alive: Callable[[], None] | None = None) -> tuple[PurePosixPath, list[Entry]]:
-        """List the input that is to be replaced, or an earlier revision's, where the host can copy from it."""
+    def earlier(
+        self, manifest: Manifest, marks: Mapping[str, Mark], *, alive: Callable[[], None] | None = None
+    ) -> tuple[PurePosixPath, Whole]:
+        """Look into the input that is to be replaced, or an earlier revision's, where the host can copy from it."""
         if self.files.copies:
             for place in (self.layout.input, *(each.input for each in self.former)):
                 # one that can't be read, or is on its way out, is of no use
                 with contextlib.suppress(HostFault, FileNotFoundError):
                     if self.files.stat(place) is not None:
-                        return place, list(walk(self.files, place, alive=alive).entries)
-        return self.layout.input, []
+                        return place, Whole(manifest, marks, Walk().through(self.files, place, alive=alive))
+        return self.layout.input, Whole(manifest, marks, ())
 
     def clear(self) -> None:
         """Remove what earlier turns left, once the input is there. A later turn's directory is left alone."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from mqi_cli import (
 from mqi_sftp import tar_stream
 from mqi_sftp.far_program import RECEIVE
 from mqi_sftp.far_side import FarSide
+from mqi_sftp.held import Held
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import DIRECTORY_MODE, RESUME_FROM, SPARE, Fence, Mark, Proven, compare, whole_mtime
 from mqi_sftp.room import check_room
@@ -65,9 +65,6 @@ _LAST_WORDS = 10.0  # seconds
 _MOST_WORDS = 100  # lines
 
 
-Place = tuple[Tree, dict[str, str]]  # what a directory holds, and the hash of each file
-
-
 class Differs(Exception):
     """What lies there is not what was sent. The next round sends again what is wrong."""
 
@@ -91,7 +88,7 @@ class UpStream:
         self._meter = meter
         self._hashes: dict[str, str] = {}
         self._wanted = ""
-        self._there: Place | None = None
+        self._there: tuple[Tree, dict[str, str]] | None = None  # the input that is there, and the hash of each file
 
     def upload(self) -> Proven:
         """Bring the case there, or find it there. Raises `Unable`, `Differs`, and what an upload raises."""
@@ -125,28 +122,33 @@ class UpStream:
         return None
 
     def _bring(self, far: FarSide, state: str, entries: list[Entry]) -> Proven:
-        places = self._places(far, state)
+        places = self._places(far, state, entries)
         count, size = len(entries), sum(each.size for each in entries if not each.is_dir)
         dropped, space = False, far.space
         if TAKEN in places and space.free_bytes < size * SPARE:
             # too little room for what earlier turns left beside its copy: begin anew in its place
             dropped = True
-            space = replace(space, free_bytes=space.free_bytes + places.pop(TAKEN)[0].size)
+            space = replace(space, free_bytes=space.free_bytes + places.pop(TAKEN).bytes)
         check_room(far.host, space, size=size, count=count)
         share = self._share(entries, places)
         del places
         return self._send(far, entries, share, dropped=dropped)
 
-    def _places(self, far: FarSide, state: str) -> dict[str, Place]:
+    def _places(self, far: FarSide, state: str, entries: list[Entry]) -> dict[str, Held]:
         """Take over what earlier turns left, and read what that and the input hold: what is nearest to the case first."""
-        there = self._there or (far.inventory() if state == INPUT else None)
-        self._there = None
-        places: dict[str, Place] = {}
+        there = None
+        if self._there:
+            there = Held(entries)
+            there.take(*self._there)
+            self._there = None
+        elif state == INPUT:
+            there = far.held(entries)
+        places: dict[str, Held] = {}
         if state in (INPUT, "found"):
             far.say("take")
             with far.patient(self._meter.total):  # where links can't be made it is copied
                 while (state := far.state()) in (TAKEN, INPUT, FORMER) and state not in places:
-                    places[state] = far.inventory()
+                    places[state] = far.held(entries)
             if there:
                 places[INPUT] = there
         if state == "stale":
@@ -185,27 +187,23 @@ class UpStream:
             self._hashes[entry.path] = sha256
         return sha256
 
-    def _share(self, entries: list[Entry], places: Mapping[str, Place]) -> Share:
+    def _share(self, entries: list[Entry], places: Mapping[str, Held]) -> Share:
         """Compare with what is there. What has the right size is hashed here too, then kept if it is equal."""
         whole: dict[str, str] = {}
         dated: list[Entry] = []
         begun: dict[str, tuple[Entry, int, str]] = {}
-        for place, (tree, hashes) in places.items():
-            files = tree.files
-            paths = [each.path for each in files]
-            for each in entries:
-                at = bisect_left(paths, each.path)
-                if each.is_dir or each.path in whole or at == len(paths) or paths[at] != each.path:
+        for place, held in places.items():
+            for at, each in enumerate(entries):
+                size = held.size_of(at)
+                if size < 0 or each.path in whole:
                     continue
-                other = files[at]
-                same_mark = Mark.of(other) == Mark.due(each)
-                same = other.size == each.size and (same_mark or each.size >= DATED_FROM)
-                if same and each.path in hashes and hashes[each.path] == self._hash(each, keep=False):
+                same = size == each.size and (held.is_as_due(at) or size >= DATED_FROM)
+                if same and (known := held.sha256(at)) and known == self._hash(each, keep=False):
                     whole[each.path] = place
-                    if not same_mark:
+                    if not held.is_as_due(at):
                         dated.append(each)
-                elif RESUME_FROM <= other.size < each.size:
-                    begun.setdefault(each.path, (each, other.size - other.size % RESUME_FROM, place))
+                elif RESUME_FROM <= size < each.size:
+                    begun.setdefault(each.path, (each, size - size % RESUME_FROM, place))
         return Share(whole, tuple(dated), tuple(each for path, each in begun.items() if path not in whole))
 
     def _send(self, far: FarSide, entries: list[Entry], share: Share, *, dropped: bool) -> Proven:
@@ -247,10 +245,10 @@ class UpStream:
         size = sum(each.size for each in entries if each.path in share.whole)
         with far.patient(size):
             for place in sorted(set(share.whole.values())):
-                paths = sorted(path for path, where in share.whole.items() if where == place)
-                names = b"".join(b"./" + _raw(path) + b"\0" for path in paths)
-                far.say(f"keep {len(names)} {place}", now=False)
-                far.send(names)
+                length = sum(len(each) for each in _names(share, place))
+                far.say(f"keep {length} {place}", now=False)
+                for name in _names(share, place):
+                    far.send(name)
             far.say("kept 1")
             said = far.line()
         if said == b"kept nothing":
@@ -347,6 +345,11 @@ def _at_once(proven: Proven) -> int:
     if proven.size <= 2 * _AT_ONCE:
         return 0
     return max(1, min(_MOST_AT_ONCE, _AT_ONCE * proven.files // proven.size))
+
+
+def _names(share: Share, place: str) -> Iterator[bytes]:
+    """Give the names of the files that are copied from a place, each as it is sent."""
+    return (b"./" + _raw(path) + b"\0" for path, where in share.whole.items() if where == place)
 
 
 def _raw(path: str) -> bytes:

@@ -120,7 +120,7 @@ def proven_input(files: Files, ctx: StageContext, fingerprint: str, meter: Meter
 
 def _fill(ctx: StageContext, staging: Staging, source: Source, meter: Meter) -> None:
     """Bring the staging directory to the manifest's content, and prove it."""
-    place, earlier = staging.earlier(alive=meter.alive)
+    place, earlier = staging.earlier(source.manifest, source.marks, alive=meter.alive)
     sender = Sender(ctx.host, source.directory, staging, source.marks, place, meter, ctx.config.verify_timeout)
     wrong: frozenset[str] = frozenset()
     difference = Difference((), (), ())

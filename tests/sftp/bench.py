@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -398,6 +399,16 @@ class DamagesWhatIsRead(FilesThrough):
             data[-1] ^= 1
         sink.write(bytes(data))
         return size
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Return the most bytes that were held while something was done."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def remove(directory: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,13 +14,13 @@ import pytest
 from mqi_cli import Done, Host, Manifest, ManifestFile, RemoteEntry, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import Fence
+from mqi_sftp.plan import Fence, Mark
 from mqi_sftp.preview import preview_download
 from mqi_sftp.staging import Staging
 from mqi_sftp.tree import Tree, walk, walk_sum
 from mqi_sftp.upload import prove
 from servers.proxy import TcpProxy
-from sftp.bench import Bench, FilesThrough, HostThrough, contents, fill, remove
+from sftp.bench import Bench, FilesThrough, HostThrough, contents, fill, peak_of, remove
 
 
 @pytest.fixture
@@ -169,20 +168,14 @@ class Many:
     """A host's files of which there are twenty thousand, listed one by one."""
 
     count = 20_000
+    copies = True
+
+    def stat(self, path: PurePosixPath) -> RemoteEntry:
+        return RemoteEntry(path.name, 0o40750, 0, 0)
 
     def list_many(self, paths: Sequence[PurePosixPath], **more: Any) -> Iterator[tuple[PurePosixPath, Any]]:
         for path in paths:
             yield path, (RemoteEntry(f"n{number:06d}", 0o100640, 1000, number) for number in range(self.count))
-
-
-def peak_of(act: Callable[[], object]) -> int:
-    """Return the most bytes that were held while something was done."""
-    tracemalloc.start()
-    try:
-        act()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_proving_many_files_keeps_no_list_of_them(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +187,18 @@ def test_proving_many_files_keeps_no_list_of_them(local_bench: Bench, monkeypatc
     )
 
     assert peak_of(lambda: prove(ctx, staging, manifest, Meter(None))) < 40 * Many.count
+
+
+def test_looking_into_an_earlier_revision_of_many_files_keeps_no_list_of_them(local_bench: Bench) -> None:
+    manifest = Manifest(tuple(ManifestFile(f"n{number:06d}", 1000, f"{number:064d}") for number in range(Many.count)))
+    marks = {each.path: Mark(number, 0o640 + number % 2) for number, each in enumerate(manifest.files)}
+    staging = Staging(Many(), local_bench.context("upload").layout, Fence(1, 1))  # type: ignore[arg-type]
+    found: list[Any] = []
+
+    peak = peak_of(lambda: found.append(staging.earlier(manifest, marks)[1]))
+
+    assert [found[0][at] for at in range(6)] == [True, False] * 3
+    assert peak < 10 * Many.count
 
 
 def test_looking_again_whether_many_files_changed_keeps_no_list_of_them() -> None:

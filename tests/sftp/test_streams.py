@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 import mqi_cli.manifest
-from mqi_cli import Copying, Done, GiveUp, Host, HostError, HostFault, HostFull, RetryLater, Wait, build_manifest
+from mqi_cli import Copying, Done, Entry, GiveUp, Host, HostError, HostFault, HostFull, RetryLater, Wait, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
 from mqi_sftp.far_side import read_errors
+from mqi_sftp.held import Held
 from mqi_sftp.landing import ArrivingFile, Landing
 from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
@@ -41,6 +42,7 @@ from sftp.bench import (
     contents,
     fill,
     flip_a_byte,
+    peak_of,
     sample_case,
 )
 
@@ -249,6 +251,42 @@ def test_of_a_new_revision_only_what_changed_is_sent(bench: Bench, keyed: str) -
     if keyed == "anew":
         assert (before / "large").read_bytes() == large, "an earlier revision is its own"
         assert not (before / "late.txt").exists()
+
+
+def test_of_what_the_host_holds_of_many_files_no_second_list_is_kept() -> None:
+    count = 20_000
+    wanted = [Entry(f"n{number:06d}", 1000, number * 10**9, number, 0o640) for number in range(count)]
+    found: list[Held] = []
+
+    def read() -> None:
+        found.append(Held(wanted))
+        for number in range(count):
+            found[0].add(b"f 640 1000 %d.5 ./n%06d" % (number & ~1, number))
+            found[0].prove(f"n{number:06d}", f"{number:064d}")
+        found[0].add(b"f 640 7 0.5 ./other")
+
+    assert peak_of(read) < 60 * count
+    assert [(found[0].size_of(at), found[0].is_as_due(at)) for at in (2, 3)] == [(1000, True), (1000, False)]
+    assert found[0].sha256(5) == f"{5:064d}"
+    assert found[0].bytes == count * 1000 + 7
+
+
+@pytest.mark.parametrize("hashes", [b"0" * 63 + b"g *./large", b"short", b"\\" + b"0" * 64 + b" *./large", b""])
+def test_a_hash_of_an_earlier_revision_that_is_none_proves_nothing(ssh_bench: Bench, hashes: bytes) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    said = f"say hashes && printf '%s\\n' '{hashes.decode()}'; say end" if hashes else "say hashes; say end"
+
+    def lies(program: str) -> str:
+        assert "say hashes && hashes; say end" in program
+        return program.replace("say hashes && hashes; say end", said)
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=lies))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
 
 
 def test_a_large_file_is_not_sent_again_for_its_time_alone(ssh_bench: Bench) -> None:
