@@ -109,8 +109,10 @@ if [ "$answer" = take ]; then
     take; room
     [ -d "$taken" ] && { say taken; inventory "$taken"; }
     [ -z "$told" ] && [ -d input ] && { say input; inventory input; }
-    # it may be on its way out, or have directories that can't be read: then it is of no use
-    [ ! -d input ] && [ -n "$former" ] && find "$former" >/dev/null 2>&1 && { say former; inventory "$former"; }
+    # one may be on its way out, or have directories that can't be read: then it is of no use
+    [ -d input ] || for former; do
+        [ -d "$former" ] && find "$former" >/dev/null 2>&1 && { say former; inventory "$former"; break; }
+    done
     say all
     read -r answer || exit 0
 fi
@@ -127,15 +129,16 @@ while read -r answer size more; do
     keep)
         head -c "$size" > "$notes/keep" || exit 0
         from "$more"
-        ( cd "$base" && xargs -0 -r cp -p --reflink=auto --parents -t "$home/$notes/kept" < "$home/$notes/keep" ) ||
-            lost=1;;
+        # it makes directories with the modes that they have: into one that a program closed nothing more could come
+        ( cd "$base" && [ -z "$(find . -type d ! -perm -700 -print -quit)" ] &&
+            xargs -0 -r cp -p --reflink=auto --parents -t "$home/$notes/kept" < "$home/$notes/keep" ) || lost=1;;
     kept) # what can't be copied is no obstacle: all of it is sent then
         [ -z "$lost" ] || { rm -rf -- "$notes/kept" && mkdir "$notes/kept"; } || { say 'failed mkdir'; exit 0; }
         mv -T "$notes/kept" "$mine" || { say 'failed mv'; exit 0; }
         [ -z "$size" ] || say "kept${lost:+ nothing}";;
     begin)
         from "$more"; mkdir -p "$mine/${path%/*}"
-        head -c "$size" < "$base/$path" > "$notes/begun"
+        head -c "$size" > "$notes/begun" < "$base/$path" # empty where that can't be read any more
         say "begun $($hash < "$notes/begun" | cut -c 1-64)"
         mv "$notes/begun" "$mine/$path" || { say 'failed mv'; exit 0; };;
     append) dd bs=1M iflag=fullblock,count_bytes oflag=append conv=notrunc count="$size" of="$mine/$path" status=none ||

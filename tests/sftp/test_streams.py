@@ -402,7 +402,7 @@ def test_an_earlier_revision_that_is_of_no_use_is_no_obstacle(ssh_bench: Bench, 
     fill(ssh_bench.source, {"late": b"x"})
     old, new = {
         "it can't be listed": ('find "$former" >/dev/null 2>&1 &&', "false &&"),
-        "it can't be copied": ('( cd "$base" && xargs', '( cd "$base" && false && xargs'),
+        "it can't be copied": ('( cd "$base" && [', '( cd "$base" && false && ['),
     }[fault]
 
     def faulty(program: str) -> str:
@@ -415,6 +415,57 @@ def test_an_earlier_revision_that_is_of_no_use_is_no_obstacle(ssh_bench: Bench, 
     assert done.facts["sent_bytes"] == (5 << 20) + 1
     assert contents(ssh_bench.input) == contents(ssh_bench.source)
     assert ssh_bench.leftovers() == []
+
+
+def test_of_earlier_revisions_the_newest_that_can_be_read_is_copied_from(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.input, {"large": b"not to be read"})
+    ssh_bench.next_revision("cccccccccca")
+    unreadable = 'case $former in *cbbbbbbbbbb*) false;; *) find "$former";; esac >/dev/null 2>&1 &&'
+
+    def closed(program: str) -> str:
+        assert 'find "$former" >/dev/null 2>&1 &&' in program
+        return program.replace('find "$former" >/dev/null 2>&1 &&', unreadable)
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=closed))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 0
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+
+
+def test_an_earlier_revision_that_a_program_made_read_only_leaves_the_new_one_writable(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20), "deep/large": bytes(5 << 20), "deep/small": b"1"})
+    ssh_bench.upload()
+    for each in (ssh_bench.input / "deep", ssh_bench.input):
+        each.chmod(0o550)
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.source, {"deep/small": b"2"})
+
+    done = ssh_bench.upload()
+
+    assert isinstance(done, Done)
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in (ssh_bench.input, ssh_bench.input / "deep")} == {0o750}
+
+
+def test_a_beginning_that_can_not_be_read_there_any_more_is_sent(ssh_bench: Bench) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    ssh_bench.next_revision("cbbbbbbbbbb")
+    fill(ssh_bench.source, {"large": bytes(6 << 20)})
+
+    def vanishes(program: str) -> str:
+        assert "\n    begin)\n" in program
+        return program.replace("\n    begin)\n", '\n    begin)\n        rm -f "$former/$path"\n')
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=vanishes))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 6 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
 
 
 class CantBeListed(FilesThrough):
