@@ -42,7 +42,7 @@ from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
 from mqi_sftp.read_back import KnownHashes
 from mqi_sftp.received import Received
-from mqi_sftp.results import Origin, Placed, find_destination, find_origin, runs_before
+from mqi_sftp.results import Origin, OwnDiskFull, Placed, find_destination, find_origin, runs_before
 from mqi_sftp.stream_down import DownStream
 from mqi_sftp.stream_up import BULK
 from mqi_sftp.tree import Tree
@@ -57,6 +57,8 @@ def download(case: CaseRef, ctx: StageContext) -> Done | Wait:
         ended = _download(case, ctx, meter)
     except Stopping:
         return Wait(0, "the worker stops; the download goes on from what is here")
+    except OwnDiskFull:
+        return Wait(LOOK_AGAIN, "the disk that holds mqi's state is full")
     except WriteFailed as failed:
         return _wait_for_room(failed.error)
     except OSError as error:

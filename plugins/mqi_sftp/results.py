@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,10 +20,12 @@ from mqi_cli import (
     Host,
     Manifest,
     NoShell,
+    RetryLater,
     StageContext,
     Step,
     Unfit,
     Workflow,
+    describe_os_error,
     local_path,
     parse_checksums,
 )
@@ -142,6 +146,26 @@ def source_root(case: CaseRef) -> Path:
     return case.directory
 
 
+class OwnDiskFull(Exception):
+    """There is no room for notes beside mqi's state."""
+
+
+@contextmanager
+def _noting(what: str) -> Iterator[None]:
+    """Tell an error of the disk that holds mqi's state: the results' disk would be blamed for it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OwnDiskFull from error
+        raise RetryLater(
+            f"mqi's own notes of what it fetched can't be {what}: {describe_os_error(error)}",
+            hint="check the disk that `state.path` names",
+        ) from error
+
+
 class Placed:
     """Remembers which results of a case mqi put into place on this machine: only those, unchanged, may it replace."""
 
@@ -153,7 +177,8 @@ class Placed:
     def fingerprints(self) -> list[str]:
         """Return the fingerprints of what was put there, oldest first."""
         try:
-            found = json.loads(self._file.read_bytes())
+            with _noting("read"):
+                found = json.loads(self._file.read_bytes())
         except (FileNotFoundError, ValueError):
             return []
         return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
@@ -161,26 +186,28 @@ class Placed:
     def add(self, fingerprint: str) -> None:
         """Note what is about to be put there; durable when it returns. The former ones stay: the move may not happen."""
         known = [each for each in self.fingerprints() if each != fingerprint]
-        self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
         written = self._file.with_suffix(".new")
-        with written.open("w") as stream:
-            json.dump([*known, fingerprint][-_REMEMBERED:], stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        written.rename(self._file)
+        with _noting("written"):
+            self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
+            with written.open("w") as stream:
+                json.dump([*known, fingerprint][-_REMEMBERED:], stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            written.rename(self._file)
 
     def keep(self, manifest: Manifest) -> None:
         """Keep every file's hash of what is to be put there, and those of what was put there last."""
-        self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
         kept = self._checksums(manifest.fingerprint)
         written = kept.with_suffix(".new")
-        with written.open("wb") as stream:
-            stream.writelines(manifest.checksum_lines())
-        written.rename(kept)
         latest = [kept, *map(self._checksums, self.fingerprints()[-1:])]
-        for each in self._place.glob(f"{glob.escape(self._name)}.*.sha256"):
-            if each not in latest:
-                each.unlink(missing_ok=True)
+        with _noting("written"):
+            self._place.mkdir(parents=True, exist_ok=True, mode=0o750)
+            with written.open("wb") as stream:
+                stream.writelines(manifest.checksum_lines())
+            written.rename(kept)
+            for each in self._place.glob(f"{glob.escape(self._name)}.*.sha256"):
+                if each not in latest:
+                    each.unlink(missing_ok=True)
 
     def checksums(self, fingerprint: str) -> dict[str, str]:
         """Return every file's hash of what was put there with that fingerprint; empty where that is not kept."""

@@ -434,11 +434,11 @@ def test_a_full_disk_here_waits_without_using_up_tries(local_bench: Bench, monke
 def test_a_disk_that_fills_up_meanwhile_waits_too(local_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(local_bench.outputs, RESULTS)
 
-    def full(_handle: int) -> None:
+    def full(_place: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "secret-name")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mqi_sftp.fetch.os.fsync", full)
+        patch.setattr("mqi_sftp.download.sync_file_system", full)
         waiting = local_bench.download()
 
     assert isinstance(waiting, Wait)
@@ -451,10 +451,10 @@ def test_another_error_of_this_machine_is_tried_again_without_its_path(
 ) -> None:
     fill(local_bench.outputs, RESULTS)
 
-    def broken(_handle: int) -> None:
+    def broken(_place: Path) -> None:
         raise OSError(errno.EIO, "Input/output error", "secret-name")
 
-    monkeypatch.setattr("mqi_sftp.fetch.os.fsync", broken)
+    monkeypatch.setattr("mqi_sftp.download.sync_file_system", broken)
 
     with pytest.raises(RetryLater, match="can't be written here: Input/output error") as caught:
         local_bench.download()
@@ -462,15 +462,45 @@ def test_another_error_of_this_machine_is_tried_again_without_its_path(
     assert "secret-name" not in caught.value.message
 
 
+def test_a_full_disk_of_the_state_is_waited_for_by_its_own_name(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.outputs, RESULTS)
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "secret-name")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mqi_sftp.results.os.fsync", full)
+        waiting = local_bench.download()
+
+    assert isinstance(waiting, Wait)
+    assert waiting.note == "the disk that holds mqi's state is full"
+    assert not local_bench.destination.exists()
+    assert isinstance(local_bench.download(), Done)
+    assert local_bench.leftovers() == []
+
+
+def test_another_error_of_the_disk_of_the_state_is_not_told_as_one_of_the_results(local_bench: Bench) -> None:
+    fill(local_bench.outputs, RESULTS)
+    notes = local_bench.directory / "data" / "placed" / f"{KEY}.download._.json"
+    notes.mkdir(parents=True)
+
+    with pytest.raises(RetryLater, match=r"notes .* can't be read: Is a directory") as caught:
+        local_bench.download()
+
+    assert "state.path" in caught.value.hint
+
+
 def test_a_name_that_is_too_long_for_this_machine_s_disk_is_not_tried_again_and_again(
     local_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(local_bench.outputs, RESULTS)
 
-    def takes_short_names(_handle: int) -> None:
+    def takes_short_names(_place: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, "File name too long", "secret-name")
 
-    monkeypatch.setattr("mqi_sftp.fetch.os.fsync", takes_short_names)
+    monkeypatch.setattr("mqi_sftp.download.sync_file_system", takes_short_names)
 
     with pytest.raises(GiveUp, match="longer name") as caught:
         local_bench.download()
