@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,6 +54,29 @@ class FetchPlan:
         """Bytes to fetch."""
         return sum(each.size for each in self.fetch)
 
+    def goes_on(self, landing: Landing) -> bool:
+        """Whether it fetches the file that an earlier turn was at."""
+        begun = landing.begun()
+        return begun is not None and any(each.path == begun[0] for each in self.fetch)
+
+    def freed(self, landing: Landing) -> int:
+        """Return how many bytes of the disk here go free before anything is fetched."""
+        freed = sum(_taken(landing.results / path) for path in self.drop)
+        begun = landing.begun()
+        return freed if begun is None or self.goes_on(landing) else freed + _taken(begun[1])
+
+
+def _taken(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        info = path.lstat()
+        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+            return info.st_blocks * 512
+    return 0
+
+
+def _all_below(place: Path) -> tuple[str, ...]:
+    return tuple(str(each.relative_to(place)) for each in place.rglob("*"))
+
 
 def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
     """Look at what an earlier turn left; a file is kept when its content is right."""
@@ -59,7 +84,7 @@ def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
     try:
         entries = survey(landing.results)
     except Unfit:  # nothing of ours: begin anew
-        return FetchPlan((), manifest.files, tuple(each.name for each in landing.results.iterdir()))
+        return FetchPlan((), manifest.files, _all_below(landing.results))
     wanted = {each.path: each for each in manifest.files}
     directories = set(directories_of(manifest))
     keep, drop = [], []
@@ -82,27 +107,40 @@ def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
 
 def plan_by_size(landing: Landing, tree: Tree) -> FetchPlan:
     """Say by sizes alone what is to be fetched at least, before a byte is read: what a host claims may fill the disk."""
+    here: dict[str, int] = {}
+    drop: list[str] = []
     try:
-        here = {each.path: each.size for each in survey(landing.results)}
-    except (Unfit, OSError):
-        here = {}
-    missing = [each for each in tree.files if here.get(each.path) != each.size]
-    return FetchPlan((), tuple(ManifestFile(each.path, each.size, "") for each in missing), ())
+        here.update((each.path, each.size) for each in survey(landing.results) if not each.is_dir)
+    except Unfit:
+        drop += _all_below(landing.results)
+    except OSError:
+        pass
+    missing = []
+    for each in tree.files:
+        size = here.pop(each.path, None)
+        if size != each.size:
+            missing.append(ManifestFile(each.path, each.size, ""))
+            if size is not None:
+                drop.append(each.path)
+    return FetchPlan((), tuple(missing), (*drop, *here))
 
 
-def room_missing(directory: Path, plan: FetchPlan, *, spare: float) -> int:
-    """Return how many bytes (or, where those are enough, 1 for want of inodes) the plan needs beyond what is free."""
-    state = os.statvfs(directory)
-    free = state.f_bavail * state.f_frsize
+def room_missing(landing: Landing, plan: FetchPlan, *, spare: float) -> int:
+    """Return how many bytes (or, where those are enough, 1 for want of inodes) the plan needs beyond what is free.
+
+    What it drops is free by then.
+    """
+    state = os.statvfs(landing.path)
+    free = state.f_bavail * state.f_frsize + plan.freed(landing)
     needed = int(plan.missing_bytes * spare)
     if needed > free:
         return needed - free
-    return 1 if state.f_files and state.f_favail < len(plan.fetch) * spare else 0
+    return 1 if state.f_files and state.f_favail + len(plan.drop) < len(plan.fetch) * spare else 0
 
 
 def wait_for_room(landing: Landing, plan: FetchPlan) -> Wait | None:
     """Return a wait where this machine's disk can't take what the plan fetches."""
-    missing = room_missing(landing.path, plan, spare=SPARE)
+    missing = room_missing(landing, plan, spare=SPARE)
     if not missing:
         return None
     return Wait(LOOK_AGAIN, f"the disk for the results has {missing / 1e6:.1f} MB too little room")

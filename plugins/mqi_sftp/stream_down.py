@@ -145,6 +145,8 @@ class DownStream:
     def _make(self, plan: FetchPlan, manifest: Manifest) -> None:
         self._meter.keep(files=len(plan.keep), size=plan.kept_bytes)
         self._landing.drop(plan.drop)
+        if not plan.goes_on(self._landing):
+            self._landing.forget_begun()  # it takes room
         for path in directories_of(manifest):
             (self._landing.results / path).mkdir(exist_ok=True)
 

@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -508,25 +509,49 @@ def test_a_name_that_is_too_long_for_this_machine_s_disk_is_not_tried_again_and_
     assert "secret-name" not in caught.value.message
 
 
-def test_a_really_full_disk_is_noticed_and_used_again_once_there_is_room(ssh_bench: Bench) -> None:
-    place = ssh_bench.destination.parent
+@pytest.fixture
+def one_mebibyte(bench: Bench) -> Iterator[Path]:
+    """A disk for results that holds no more."""
+    place = bench.destination.parent
     place.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip("file systems can't be mounted here")
-    try:
-        fill(place, {"filler": b"x" * 900_000})
-        fill(ssh_bench.outputs, RESULTS)
-        waiting = ssh_bench.download()
-        (place / "filler").unlink()
-        done = ssh_bench.download()
-        arrived = contents(ssh_bench.destination)
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
-    assert isinstance(waiting, Wait)
-    assert isinstance(done, Done)
-    assert arrived == contents(ssh_bench.outputs)
+
+@pytest.mark.parametrize("host", ["ssh"], indirect=True)
+def test_a_really_full_disk_is_noticed_and_used_again_once_there_is_room(bench: Bench, one_mebibyte: Path) -> None:
+    fill(one_mebibyte, {"filler": b"x" * 900_000})
+    fill(bench.outputs, RESULTS)
+
+    assert isinstance(bench.download(), Wait)
+    (one_mebibyte / "filler").unlink()
+    assert isinstance(bench.download(), Done)
+    assert contents(bench.destination) == contents(bench.outputs)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"results/other": b"x" * 800_000},
+        {"results/large": b"x" * 800_001},
+        {"results/large": b"x" * 800_000},
+        {"results/large": b"x" * 800_000, "results/a\nb": b""},
+        {"begun/name": b"other", "begun/file": b"x" * 800_000},
+    ],
+    ids=["of another name", "of another size", "of another content", "of no case", "begun"],
+)
+def test_what_an_earlier_turn_left_and_is_of_no_use_takes_no_room(
+    bench: Bench, one_mebibyte: Path, left: dict[str, bytes]
+) -> None:
+    fill(bench.outputs, {"large": b"y" * 800_000})
+    fill(one_mebibyte / f".mqi-{KEY}.download._.1-0.part", left)
+
+    assert isinstance(bench.download(), Done)
+    assert contents(bench.destination) == contents(bench.outputs)
+    assert bench.leftovers() == []
 
 
 def test_a_worker_that_stops_leaves_what_it_fetched_to_the_next_turn(bench: Bench) -> None:
