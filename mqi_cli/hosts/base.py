@@ -279,10 +279,20 @@ class Resident:
 class ResidentHost(Protocol):
     """A host that can keep programs loaded (`type: ssh`), where it has Python."""
 
-    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0, cold: bool = True) -> bytes | None:
+    def ask(
+        self,
+        program: Resident,
+        request: bytes,
+        *,
+        timeout: float = 60.0,
+        cold: bool = True,
+        alive: Callable[[], None] | None = None,
+    ) -> bytes | None:
         """Have a resident program answer. None where there is none, or it failed: do it another way, that bears repetition.
 
-        `cold` False: None too where no connection is open yet, since the other way would open one of its own.
+        `cold` False: None too where no connection is open yet, since the other way would open one of its own. `alive` is
+        called when the host is reached and the request is about to go there, and every second until its answer is here;
+        what it raises breaks the request off, which may be done all the same.
 
         Raises `HostUnreachable` when `timeout` seconds pass or the connection breaks: it may have been done.
         """

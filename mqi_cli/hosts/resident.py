@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import resources
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mqi_cli.hosts.base import Resident
 from mqi_cli.hosts.far_resident import GREETING
@@ -34,7 +35,10 @@ KEPT = 20.0  # seconds that an unused session is used again; the far end goes af
 _RECEIVE = 256 * 1024
 _MOST_GREETING = 64 * 1024
 MOST_ANSWER = 32 << 20  # bytes; the largest that is asked for are small cases' results
+_SIGN_EVERY = 1.0  # seconds
 _ANSWER = re.compile(rb"(done|fail) (\d{10})\n")
+
+_T = TypeVar("_T")
 
 
 class Unusable(Exception):
@@ -73,6 +77,8 @@ class ResidentSession:
         self.broken = False
         self._channel = channel
         self._received = bytearray()
+        self._alive: Callable[[], None] | None = None
+        self._signed = 0.0
         self._loaded: set[str] = set()
         self._used = time.monotonic()
         deadline = Deadline(within)
@@ -91,9 +97,14 @@ class ResidentSession:
         """Whether it can be used again."""
         return not (self.broken or self._channel.ended) and time.monotonic() - self._used < KEPT
 
-    def ask(self, program: Resident, request: bytes, deadline: Deadline) -> bytes:
+    def ask(
+        self, program: Resident, request: bytes, deadline: Deadline, *, alive: Callable[[], None] | None = None
+    ) -> bytes:
         """Have a program answer. Raises `Unusable` when it failed there, `ResidentLost`, `TimeoutError`, `OSError`."""
+        if alive:
+            alive()
         self.broken = True
+        self._alive = alive
         name = program.digest
         data = b"" if name in self._loaded else _frame("load", name, program.text)
         self._send(data + _frame("make", name, request), deadline)
@@ -122,8 +133,7 @@ class ResidentSession:
         return data
 
     def _receive(self, deadline: Deadline) -> None:
-        self._channel.set_timeout(max(deadline.remaining(), 0.01))
-        data = self._channel.recv(_RECEIVE)
+        data = self._patiently(deadline, lambda: self._channel.recv(_RECEIVE))
         if not data:
             raise ResidentLost
         self._received += data
@@ -131,11 +141,27 @@ class ResidentSession:
     def _send(self, data: bytes, deadline: Deadline) -> None:
         view = memoryview(data)
         while view:
-            self._channel.set_timeout(max(deadline.remaining(), 0.01))
-            sent = self._channel.send(bytes(view[:_RECEIVE]))
+            piece = bytes(view[:_RECEIVE])
+            sent = self._patiently(deadline, partial(self._channel.send, piece))
             if not sent:
                 raise ResidentLost
             view = view[sent:]
+
+    def _patiently(self, deadline: Deadline, act: Callable[[], _T]) -> _T:
+        while True:
+            left = deadline.remaining()
+            self._channel.set_timeout(max(min(left, _SIGN_EVERY), 0.01))
+            try:
+                done = act()
+            except TimeoutError:
+                if left <= _SIGN_EVERY:
+                    raise
+                done = None
+            if self._alive and time.monotonic() - self._signed >= _SIGN_EVERY:
+                self._signed = time.monotonic()
+                self._alive()
+            if done is not None:
+                return done
 
 
 def _frame(verb: str, name: str, body: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -91,7 +91,15 @@ class SshHost:
             finally:
                 process.close()
 
-    def ask(self, program: Resident, request: bytes, *, timeout: float = 60.0, cold: bool = True) -> bytes | None:
+    def ask(
+        self,
+        program: Resident,
+        request: bytes,
+        *,
+        timeout: float = 60.0,
+        cold: bool = True,
+        alive: Callable[[], None] | None = None,
+    ) -> bytes | None:
         """Have a resident program answer; None where the host keeps none, or nothing is open and `cold` is not wanted."""
         if time.monotonic() < self._without_resident or not (cold or self._pool.warm):
             return None
@@ -105,7 +113,7 @@ class SshHost:
             )
             with lent as (connection, session), translated(connection):
                 try:
-                    return session.ask(program, request, deadline)
+                    return session.ask(program, request, deadline, alive=alive)
                 except ResidentLost as lost:
                     if connection.alive:  # the program alone ended: ask no second one into the same trap
                         self._without_resident = time.monotonic() + _WITHOUT

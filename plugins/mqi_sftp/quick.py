@@ -39,7 +39,7 @@ from mqi_sftp.tree import Tree, joined
 
 MOST_FILES = 64
 MOST_BYTES = 4 << 20
-PATIENCE = 30.0  # seconds, and a second more for each `SLOWEST`; no sign of life is given meanwhile
+PATIENCE = 30.0  # seconds, and a second more for each `SLOWEST`
 SLOWEST = 128 << 10
 LONGEST = 10.0  # seconds that the bandwidth which a host is allowed may stretch it to
 _FORGET = 600.0  # seconds until a line that was too slow is tried again with another case
@@ -67,7 +67,7 @@ def upload(case: CaseRef, ctx: StageContext, fence: Fence, meter: Meter) -> Prov
         return None
     entries, manifest, body = small
     head = json.dumps(_order(ctx, fence, entries, manifest)).encode()
-    answer = _ask(ctx, ctx.host, b"\n".join((head, body)), size=len(body))
+    answer = _ask(ctx, ctx.host, b"\n".join((head, body)), size=len(body), meter=meter)
     if answer is None or answer == DEFERRED:
         return None
     if answer != b"done":
@@ -92,16 +92,26 @@ def _most_bytes(ctx: StageContext) -> int:
     return MOST_BYTES if rate is None else min(MOST_BYTES, int(rate * LONGEST))
 
 
-def _ask(ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, cold: bool = True) -> bytes | None:
+def _ask(
+    ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, meter: Meter, cold: bool = True
+) -> bytes | None:
     """Ask the program there. Where no answer comes the next turn takes the stream, which goes on from what arrives."""
     patience = PATIENCE + size / SLOWEST
     began = time.monotonic()
+    reached = False
+
+    def alive() -> None:
+        nonlocal reached
+        reached = True
+        meter.alive()
+
     try:
-        return host.ask(program(), request, timeout=patience, cold=cold)
+        return host.ask(program(), request, timeout=patience, cold=cold, alive=alive)
     except HostUnreachable:
-        if time.monotonic() - began >= patience:
-            _SLOW[ctx.host.name] = time.monotonic() + _FORGET
-        ctx.remember(no_quick_way=True)
+        if reached:  # else the host is down, which says nothing of this way
+            if time.monotonic() - began >= patience:
+                _SLOW[ctx.host.name] = time.monotonic() + _FORGET
+            ctx.remember(no_quick_way=True)
         raise
 
 
@@ -150,7 +160,7 @@ def download(ctx: StageContext, origin: Origin, landing: Landing, meter: Meter) 
     places = [str(each) for each in origin.places.values()]
     order = {"verb": "give", "places": places, "most_files": MOST_FILES, "most_bytes": most}
     # nobody knows yet whether it is little: a connection is not opened for the question alone
-    answer = _ask(ctx, host, json.dumps(order).encode() + b"\n", size=most, cold=False)
+    answer = _ask(ctx, host, json.dumps(order).encode() + b"\n", size=most, meter=meter, cold=False)
     if answer is None or answer == DEFERRED:
         return None
     head, _, body = answer.partition(b"\n")

@@ -6,13 +6,15 @@ import ast
 import os
 import random
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mqi_cli import Done, GiveUp, Host, HostError, HostUnreachable, RetryLater
+from mqi_cli import Done, GiveUp, Host, HostError, HostUnreachable, RetryLater, Wait
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import far_small, quick
 from mqi_sftp.preview import preview_upload
@@ -141,6 +143,38 @@ def test_a_line_that_is_too_slow_for_one_request_gets_the_stream_the_next_time(
     later = ssh_bench.context("upload", host=slow)
     later.facts = ctx.facts
     assert isinstance(UPLOAD.run(ssh_bench.case(), later), Done), "another one remembers it for the case"
+
+
+def test_a_host_that_is_down_is_no_reason_to_leave_this_way(
+    ssh_bench: Bench, make_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick, "PATIENCE", 0.0)  # any time is too long
+    fill(ssh_bench.source, {"a": b"1"})
+    fill(ssh_bench.outputs, {"a": b"1"})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    ctx = ssh_bench.context("upload", host=make_host("ssh", port=port))
+    with pytest.raises(HostUnreachable):
+        UPLOAD.run(ssh_bench.case(), ctx)
+
+    assert not ctx.facts
+    assert not quick._SLOW
+
+
+def test_a_stop_is_heeded_while_the_answer_is_awaited(ssh_bench: Bench) -> None:
+    slow = HostThrough(ssh_bench.host, quick=rewriting("os.umask(0o027)", "__import__('time').sleep(20)"))
+    fill(ssh_bench.source, {"a": b"1"})
+    ctx = ssh_bench.context("upload", host=slow)
+    asked_at: list[float] = []
+    ctx.on_progress = lambda _done: asked_at.append(time.monotonic())
+    ctx.stop = lambda: bool(asked_at) and time.monotonic() - asked_at[0] > 1.5
+
+    assert isinstance(UPLOAD.run(ssh_bench.case(), ctx), Wait)
+
+    assert time.monotonic() - asked_at[0] < 10
+    assert not ctx.facts
+    assert isinstance(ssh_bench.upload(), Done)
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
 
 
 def test_a_line_that_breaks_in_it_again_and_again_is_got_over(
