@@ -95,7 +95,9 @@ take() { # all that turns left becomes one directory, and every path that an ear
     for each; do [ "$each" = "$taken" ] || add "$each" "$taken"; done
 }
 look; told=
-if [ -d input ] && grep -qs "\"fingerprint\": \"$wanted\"" .input.json; then
+# else it is on its way out, or a program left directories that can't be read: then it is of no use
+usable() { [ -d "$1" ] && find "$1" >/dev/null 2>&1; }
+if grep -qs "\"fingerprint\": \"$wanted\"" .input.json && usable input; then
     room; say input; inventory input
     told=1
 elif [ -n "$old" ] || [ -d input ] || [ -n "$former" ]; then
@@ -108,10 +110,9 @@ read -r answer || exit 0
 if [ "$answer" = take ]; then
     take; room
     [ -d "$taken" ] && { say taken; inventory "$taken"; }
-    [ -z "$told" ] && [ -d input ] && { say input; inventory input; }
-    # one may be on its way out, or have directories that can't be read: then it is of no use
+    [ -z "$told" ] && usable input && { say input; inventory input; }
     [ -d input ] || for former; do
-        [ -d "$former" ] && find "$former" >/dev/null 2>&1 && { say former; inventory "$former"; break; }
+        usable "$former" && { say former; inventory "$former"; break; }
     done
     say all
     read -r answer || exit 0

@@ -401,7 +401,7 @@ def test_an_earlier_revision_that_is_of_no_use_is_no_obstacle(ssh_bench: Bench, 
     ssh_bench.next_revision("cbbbbbbbbbb")
     fill(ssh_bench.source, {"late": b"x"})
     old, new = {
-        "it can't be listed": ('find "$former" >/dev/null 2>&1 &&', "false &&"),
+        "it can't be listed": ('usable "$former" &&', "false &&"),
         "it can't be copied": ('( cd "$base" && [', '( cd "$base" && false && ['),
     }[fault]
 
@@ -423,11 +423,11 @@ def test_of_earlier_revisions_the_newest_that_can_be_read_is_copied_from(ssh_ben
     ssh_bench.next_revision("cbbbbbbbbbb")
     fill(ssh_bench.input, {"large": b"not to be read"})
     ssh_bench.next_revision("cccccccccca")
-    unreadable = 'case $former in *cbbbbbbbbbb*) false;; *) find "$former";; esac >/dev/null 2>&1 &&'
+    unreadable = 'case $former in *cbbbbbbbbbb*) false;; *) usable "$former";; esac &&'
 
     def closed(program: str) -> str:
-        assert 'find "$former" >/dev/null 2>&1 &&' in program
-        return program.replace('find "$former" >/dev/null 2>&1 &&', unreadable)
+        assert 'usable "$former" &&' in program
+        return program.replace('usable "$former" &&', unreadable)
 
     done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=closed))
 
@@ -466,6 +466,27 @@ def test_a_beginning_that_can_not_be_read_there_any_more_is_sent(ssh_bench: Benc
     assert isinstance(done, Done)
     assert done.facts["sent_bytes"] == 6 << 20
     assert contents(ssh_bench.input) == contents(ssh_bench.source)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_input_that_can_not_be_listed_any_more_is_replaced(ssh_bench: Bench, recorded: bool) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20)})
+    ssh_bench.upload()
+    if not recorded:
+        (ssh_bench.root / ".input.json").unlink()
+    closed = """
+find() { # as if a program had left a directory that only itself can read
+    command find "$@" || return 1
+    case $(pwd)/$1 in */input|*/input/.) return 1;; esac
+}
+"""
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=lambda program: closed + program))
+
+    assert isinstance(done, Done)
+    assert done.facts["sent_bytes"] == 5 << 20
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert ssh_bench.leftovers() == []
 
 
 class CantBeListed(FilesThrough):
