@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.claims import named_part
 from mqi_cli.conductor import Conductor
-from mqi_cli.dispatch import ends_doubt
 from mqi_cli.errors import UsageError
 from mqi_cli.moves import ENDED_BY_HAND
+from mqi_cli.obstacles import ends_doubt
 from mqi_cli.standing import counted
 from mqi_cli.store.records import CaseRow, PartRow
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from mqi_cli.case import PART_LIVE, CaseState, PartState
 from mqi_cli.conductor import Conductor
-from mqi_cli.dispatch import ends_doubt
 from mqi_cli.errors import UsageError
 from mqi_cli.message import Command
+from mqi_cli.obstacles import ends_doubt
 from mqi_cli.stage import Step
 from mqi_cli.standing import counted
 from mqi_cli.store import Store
@@ -54,8 +54,8 @@ class Claims:
             else:
                 self._refuse_if_leased(case, found, alone=chosen.stage.alone, daemon_running=daemon_running)
             abandoned = self._beside(case, found, daemon_running=daemon_running)
-            if not self._conductor.dispatch.lease_gpus(found):
-                lack = self._conductor.dispatch.lack_of_gpus(found)
+            if not self._conductor.dispatch.obstacles.lease_gpus(found):
+                lack = self._conductor.dispatch.obstacles.lack_of_gpus(found)
                 raise NoFreeGpu(f"{chosen.name} can't begin: {lack.reason}", host=found.host, hint=lack.hint)
             command = self._conductor.dispatch.command(case, found, turn=found.turn + 1)
             now = self._conductor.clock.now()
@@ -191,7 +191,7 @@ class Claims:
 
     def _beside(self, case: CaseRow, part: PartRow, *, daemon_running: bool) -> list[PartRow]:
         """Return the other parts that stand back for this one, for nobody works on them; refuse where one goes on, or may."""
-        others = self._conductor.dispatch.all_beside(case, part)
+        others = self._conductor.dispatch.obstacles.all_beside(case, part)
         for other in others:
             if self._is_abandoned(other, daemon_running=daemon_running):
                 continue

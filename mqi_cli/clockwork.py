@@ -69,7 +69,7 @@ class Clockwork:
             self._lines_at = self._clock.elapsed() + LINES_EVERY
         for thing in self._store.parts.things_waited_for():
             in_line = thing.startswith(SERVED_IN_ORDER)
-            if (lines or not in_line) and self._conductor.dispatch.stands_open(thing):
+            if (lines or not in_line) and self._conductor.dispatch.obstacles.stands_open(thing):
                 with self._store.transaction():
                     self._conductor.dispatch.wake(thing)
 

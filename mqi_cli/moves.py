@@ -250,11 +250,7 @@ class Moves:
         # of a step that the config no longer has only the part itself can tell whether it starts something
         if part.plan or not (part.job if step is None else step.stage.cancel is not None):
             return False
-        return (part.state in PART_LIVE and part.turn > 0) or bool(self._unproven(part))
-
-    def _unproven(self, part: PartRow) -> list[PartRow]:
-        found = self.store.parts.maybe_alive(part.case)
-        return [each for each in found if (each.step, each.part) == (part.step, part.part)]
+        return (part.state in PART_LIVE and part.turn > 0) or bool(self.dispatch.obstacles.unproven(part))
 
     def case(self, identity: int) -> CaseRow:
         """Return a case that there is: none is ever deleted."""
@@ -264,7 +260,7 @@ class Moves:
 
     def end_doubt(self, part: PartRow) -> None:
         """Give free what attempts of a part kept whose runs might have lived: they are proven over."""
-        for each in self._unproven(part):
+        for each in self.dispatch.obstacles.unproven(part):
             self.store.parts.update(each.id, waiting_for="")
             self.dispatch.release(each)
 
@@ -293,7 +289,7 @@ class Moves:
         With `proven` false the attempt is over for us while its run may go on. Only success or a cancel of a later turn
         proves a former attempt's run dead: a failure may have come before its stage looked for one.
         """
-        former = self._unproven(part)
+        former = self.dispatch.obstacles.unproven(part)
         unproven = state is PartState.FAILED and bool(
             former or (not proven and (part.job or part.cancel) and part.turn > 0)
         )

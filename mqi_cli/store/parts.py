@@ -97,6 +97,14 @@ _JOBS_ON = Statement(
         & ~((PartTable.case == blank("case")) & (PartTable.step == blank("step")) & (PartTable.part == blank("part")))
     )
 )
+_DOUBTED_ON = Rows(
+    PartTable,
+    lambda: (
+        PartTable.select()
+        .where((PartTable.host == blank("host")) & HAS_RUN & (PartTable.waiting_for == END_UNPROVEN))
+        .order_by(PartTable.id)
+    ),
+)
 _PRIORITY = Statement(lambda: CaseTable.select(CaseTable.priority).where(CaseTable.id == blank("case")))
 
 
@@ -208,6 +216,10 @@ class Parts:
         case, step, part = (besides.case, besides.step, besides.part) if besides else (0, "", "")
         cursor = _JOBS_ON.run(self._database, host=host, case=case, step=step, part=part)
         return int(cursor.fetchone()[0])
+
+    def doubted_on(self, host: str) -> list[PartRow]:
+        """Return the attempts of which `jobs_on` counts the run although they have ended for us, oldest first."""
+        return _records(_DOUBTED_ON.all(self._database, host=host))
 
     def live(self, *, limit: int = 1000) -> list[PartRow]:
         """Return the attempts that are not ended, those that are worked on first."""

@@ -32,7 +32,7 @@ LAYERS = {
     "plugins": "discovery contract plugins plugin_trial scaffold",
     "store": "store.*",
     "logs": "logs logfile logbook",
-    "conductor": "condition standing dispatch moves conductor claims acts intake clockwork host_pool",
+    "conductor": "condition standing obstacles dispatch moves conductor claims acts intake clockwork host_pool",
     "worker": "turn worker patrolling conductor_process",
     "daemon": "crew launch daemon announce supervised supervisor daemon_process processes unit",
     "views": "further_workers core_checks doctor watch.* demo.*",

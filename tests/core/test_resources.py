@@ -216,6 +216,19 @@ def test_a_host_carries_no_more_jobs_than_its_limit(make_bench: Any) -> None:
     assert any(each.case == cases[2].key for each in bench.commands())
 
 
+def test_who_waits_for_runs_of_unknown_fate_is_told_what_ends_them(make_bench: Any) -> None:
+    bench = make_bench(jobs=1)
+    first, second = to_run(bench, 2)
+    (command,) = bench.commands()
+
+    bench.answer(command, EventKind.ACCEPTED)
+    bench.answer(command, EventKind.BUG, reason="TypeError", traceback="")
+
+    waits = bench.fresh(second)
+    assert waits.reason == "host hpc runs 1 of 1 jobs, and of 1 nobody knows whether it has ended"
+    assert waits.hint == f"mqi exec kill {first.key} run"
+
+
 def test_a_drain_begins_nothing_new_says_so_and_lets_what_runs_go_on(bench: Any) -> None:
     (running,) = to_run(bench)
     command = bench.command()
