@@ -241,22 +241,22 @@ class Acts:
             self._conductor.settle(case.id)
             return [each.part for each in runs]
 
-    def ended(self, identity: int, step: str, part: str) -> None:
-        """Take note that nothing of a part lives any more, nor ever will, of what `end_step` named or what has ended for us.
+    def ended(self, identity: int, step: str, part: str, *, attempts: Sequence[int] = ()) -> None:
+        """Take note that nothing of a part that `end_step` named lives any more, nor ever will: the caller has proven it.
 
-        The caller has proven it.
+        Or, with `attempts`, that this holds for these, which have ended for us; one that came into doubt since stays so.
         """
         with self._store.transaction():
             case = self._conductor.case(identity)
             found = self._store.parts.latest(case.id, step, part)
             if found is None:
                 return
-            if found.cancel and found.state in PART_LIVE:
+            doubted = self._store.parts.maybe_alive(case.id)
+            if not attempts and found.cancel and found.state in PART_LIVE:
                 self._conductor.end_cancelled(case, found, note="ended on its host")
-            elif doubted := self._store.parts.maybe_alive(case.id):
-                if any((each.step, each.part) == (step, part) for each in doubted):
-                    self._note(case, "ended", f"{found.title}: nothing of it lives any more")
-                self._conductor.end_doubt(found)
+            elif any((each.step, each.part) == (step, part) and each.attempt in attempts for each in doubted):
+                self._note(case, "ended", f"{found.title}: nothing of it lives any more")
+                self._conductor.end_doubt(found, attempts=attempts)
                 self._conductor.settle(case.id)
 
     def set_priority(self, identity: int, priority: int) -> str:

@@ -7,6 +7,7 @@ has come, `acts.py` and `claims.py` when an operator acts, `intake.py` when a pa
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from random import Random
 
 from mqi_cli.case import CASE_MOVES, PART_LIVE, CaseState, PartState
@@ -258,9 +259,9 @@ class Moves:
         assert found is not None  # noqa: S101
         return found
 
-    def end_doubt(self, part: PartRow) -> None:
-        """Give free what attempts of a part kept whose runs might have lived: they are proven over."""
-        for each in self.dispatch.obstacles.unproven(part):
+    def end_doubt(self, part: PartRow, *, attempts: Sequence[int] | None = None) -> None:
+        """Give free what attempts of a part, all or these, kept whose runs might have lived: they are proven over."""
+        for each in (each for each in self.dispatch.obstacles.unproven(part) if attempts is None or each.attempt in attempts):
             self.store.parts.update(each.id, waiting_for="")
             self.dispatch.release(each)
 

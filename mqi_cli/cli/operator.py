@@ -7,7 +7,7 @@ with the code of the daemon, and needs neither daemon nor broker.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -339,9 +339,11 @@ class Operator:
         parts: list[str] = self.acts.end_step(self.row(text).id, step)
         return parts
 
-    def ended(self, text: str, step: str, part: str) -> None:
-        """Take note that nothing lives any more, nor ever will, of a part that `end_step` has returned or that is in doubt."""
-        self.acts.ended(self.row(text).id, step, part)
+    def ended(self, text: str, step: str, part: str, *, attempts: Sequence[int] = ()) -> None:
+        """Take note that nothing lives any more, nor ever will, of a part that `end_step` has returned, or of its attempts
+        that `in_doubt` has.
+        """
+        self.acts.ended(self.row(text).id, step, part, attempts=attempts)
 
     def in_doubt(self, text: str, step: str, part: str) -> list[int]:
         """Return the attempts of a part that have ended for mqi while their runs may live; say by `ended` that they don't."""

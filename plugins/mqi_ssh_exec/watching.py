@@ -141,7 +141,7 @@ def kill(
     for name in names:
         ctx, newest = look_at(operator, case, step=step, part=name, attempt=None)
         living = _living(newest)
-        doubted = operator.in_doubt(case, ctx.step, name)
+        doubted = _in_doubt(operator, case, newest, ctx)
         over = True
         for job, status in living:
             if status.state in _OUT_OF_SIGHT and gone:
@@ -161,6 +161,11 @@ def kill(
         say(f"nothing of step {said} runs on {ctx.host.name}")
 
 
+def _in_doubt(operator: Operator, case: str, newest: Job, ctx: StageContext) -> list[int]:
+    """Return the attempts of a part in doubt that were looked at here: not one that has begun since."""
+    return [each for each in operator.in_doubt(case, ctx.step, ctx.part) if each <= newest.place.attempt]
+
+
 def _end_doubt(
     operator: Operator, case: str, ctx: StageContext, newest: Job, attempts: Sequence[int], elapsed: Callable[[], float]
 ) -> None:
@@ -169,7 +174,7 @@ def _end_doubt(
         job = newest.of_attempt(attempt)
         if job.status().state in NOT_BEGUN:
             _end(ctx, job, elapsed)
-    operator.ended(case, ctx.step, ctx.part)
+    operator.ended(case, ctx.step, ctx.part, attempts=attempts)
     say(f"nothing of step {_said(ctx) if ctx.part else ctx.step} lives any more: whoever waits for that goes on")
 
 
@@ -192,7 +197,7 @@ def _end_step(operator: Operator, case: str, step: str, elapsed: Callable[[], fl
             continue
         if name in begun:
             operator.ended(case, step, name)
-        elif doubted := operator.in_doubt(case, step, name):
+        elif doubted := _in_doubt(operator, case, newest, ctx):
             _end_doubt(operator, case, ctx, newest, doubted, elapsed)
     if not found:
         say(f"nothing of step {step} runs on {ctx.host.name}")

@@ -75,7 +75,11 @@ def test_a_run_whose_fate_is_unknown_is_in_nobodys_way_once_it_is_proven_over(ma
         by_hand(bench, case, "archive")
     assert f"mqi exec kill {case.key} run" in refused.value.hint
 
-    bench.acts.ended(case.id, "run", "")
+    bench.acts.ended(case.id, "run", "", attempts=[2])
+    assert bench.claims.in_doubt(case.id, "run", "") == [3], "one that came into doubt since then may live"
+    assert bench.commands() == []
+
+    bench.acts.ended(case.id, "run", "", attempts=[2, 3])
 
     assert bench.claims.in_doubt(case.id, "run", "") == []
     assert [gpu.lease for gpu in bench.store.gpus.on("hpc")] == [None]
@@ -92,7 +96,7 @@ def test_a_done_case_with_a_run_of_unknown_fate_says_how_it_is_ended(bench: Any)
         with pytest.raises(UsageError) as refused:
             refuses(case.id)
         assert f"mqi exec kill {case.key} run" in refused.value.hint
-    bench.acts.ended(case.id, "run", "")
+    bench.acts.ended(case.id, "run", "", attempts=[2])
     bench.acts.rerun(case.id)
     assert bench.command().step == "upload"
 
