@@ -261,7 +261,9 @@ class Moves:
 
     def end_doubt(self, part: PartRow, *, attempts: Sequence[int] | None = None) -> None:
         """Give free what attempts of a part, all or these, kept whose runs might have lived: they are proven over."""
-        for each in (each for each in self.dispatch.obstacles.unproven(part) if attempts is None or each.attempt in attempts):
+        for each in (
+            each for each in self.dispatch.obstacles.unproven(part) if attempts is None or each.attempt in attempts
+        ):
             self.store.parts.update(each.id, waiting_for="")
             self.dispatch.release(each)
 
