@@ -13,6 +13,10 @@ from mqi_curator.config import AlertsSection
 from mqi_curator.look import Look
 
 _ODD_TOLD = 3  # lines
+_OF_GPUS = (  # the kinds of topics about a host's GPUs, the core's first two among them
+    *("gpus", "gpu-gone", "gpu-unusable", "gpu-answer", "gpu-shared", "gpu-temperature", "gpu-memory"),
+    "gpu-utilization",
+)
 _COOLER = 5  # °C below the limit
 _EASIER = 0.9  # of a limit that is passed upwards
 _ROOMIER = 1.2  # of a limit that is passed downwards
@@ -25,6 +29,12 @@ def alerts_of(host: str, look: Look, limits: AlertsSection) -> list[Alert]:
         *_load(host, look, limits.load_per_core),
         *_gpus(host, look, limits),
     ]
+
+
+def without_gpus(host: str) -> Iterator[Alert]:
+    """Give the all clear for each topic about GPUs: none are looked for any more."""
+    for kind in _OF_GPUS:
+        yield _unwatched(f"{kind}:{host}", f"what GPUs host {host} has")
 
 
 def _unwatched(topic: str, what: str) -> Alert:

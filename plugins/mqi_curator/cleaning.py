@@ -29,6 +29,7 @@ from mqi_cli import (
 from mqi_curator.config import CuratorSection
 
 _ARCHIVE = "archive"  # the stage after which nothing on the host is needed any more
+_GOING = "going-"  # out of its place, until it is known whether it may go
 _REMOVED = "removed-"
 _OURS = frozenset({"input", "work"})  # and what begins with a dot
 _CLEAR_EVERY = 600.0  # seconds
@@ -173,26 +174,40 @@ def remove(host: Host, key: str, *, owner: str, still: Callable[[], bool] = lamb
     finish_removals(host, owner=owner)
     with host.files() as files:
         root = RemoteLayout(host.base_dir, key, owner).root
-        place = tool_dir(host.base_dir) / f"{_REMOVED}{root.name}-{secrets.token_hex(4)}"
-        files.make_directory(place.parent, parents=True, exist_ok=True)
+        tools, name = tool_dir(host.base_dir), f"{root.name}-{secrets.token_hex(4)}"
+        files.make_directory(tools, parents=True, exist_ok=True)
         if files.stat(root) is not None:
-            files.rename(root, place)
-            if not still() and files.stat(root) is None:
-                files.rename(place, root)
+            going, removed = tools / f"{_GOING}{name}", tools / f"{_REMOVED}{name}"
+            files.rename(root, going)
+            goes = still()
+            if files.stat(going) is None:  # somebody who cleans here, too, has put it back
                 return False
-            files.remove_tree(place)
+            if not goes and files.stat(root) is None:
+                files.rename(going, root)
+                return False
+            files.rename(going, removed)
+            files.remove_tree(removed)
     return True
 
 
 def finish_removals(host: Host, *, owner: str) -> None:
-    """Finish this installation's removals that were cut off: what was renamed out of its place was judged before."""
+    """Finish this installation's removals that were cut off.
+
+    What was not yet known to go comes back to its place, to be judged again; or goes, where the case has begun anew there.
+    Who was about to remove it, and lives after all, finds it gone.
+    """
     place = tool_dir(host.base_dir)
     with host.files() as files:
         if files.stat(place) is None:
             return
         for entry in list(files.listing(place)):
-            name = entry.name.removeprefix(_REMOVED).rpartition("-")[0]
-            if entry.is_dir and entry.name.startswith(_REMOVED) and key_of(name, owner):
+            kind, _, rest = entry.name.partition("-")
+            name = rest.rpartition("-")[0]
+            if not entry.is_dir or f"{kind}-" not in (_GOING, _REMOVED) or not key_of(name, owner):
+                continue
+            if f"{kind}-" == _GOING and files.stat(host.base_dir / name) is None:
+                files.rename(place / entry.name, host.base_dir / name)
+            else:
                 files.remove_tree(place / entry.name)
 
 

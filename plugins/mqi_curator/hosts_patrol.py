@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from threading import BoundedSemaphore, Thread
 
 from mqi_cli import Clock, GpusSeen, Host, HostError, HostSeen, Patrol, PatrolContext
-from mqi_curator.alerts import alerts_of
+from mqi_curator.alerts import alerts_of, without_gpus
 from mqi_curator.config import CuratorSection
 from mqi_curator.look import Look, take_look
 
@@ -81,6 +81,9 @@ def _report(ctx: PatrolContext, name: str, look: Look) -> None:
         ctx.report(GpusSeen(name, look.gpus.gpus, problem=look.gpus.problem, unusable=look.gpus.withheld))
     for alert in alerts_of(name, look, ctx.config.alerts):
         ctx.report(alert)
+    if not ctx.config.gpu_command:
+        for alert in without_gpus(name):
+            ctx.report(alert)
 
 
 PATROL = Patrol(

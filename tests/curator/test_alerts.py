@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqi_cli import GpuSeen
-from mqi_curator.alerts import alerts_of
+from mqi_curator.alerts import alerts_of, without_gpus
 from mqi_curator.config import AlertsSection
 from mqi_curator.gpus import GpuLook
 from mqi_curator.look import Look
@@ -76,6 +76,14 @@ def test_gpu_memory_is_watched_only_where_a_limit_is_set() -> None:
 def test_gpus_that_can_not_be_used_are_an_alert_until_there_are_none() -> None:
     assert active(Look(gpus=GpuLook(unusable=("GPU 1 (GPU-1) is lost",))))["gpu-unusable:hpc"] is True
     assert active(Look(gpus=GpuLook()))["gpu-unusable:hpc"] is False
+
+
+def test_where_gpus_are_not_asked_for_any_more_no_alert_of_theirs_stays() -> None:
+    raised = active(Look(gpus=GpuLook((), unusable=("GPU 0 is lost",), odd=("ERR",))))
+    assert raised["gpu-unusable:hpc"] and raised["gpu-answer:hpc"]
+    left = {each.topic: each.active for each in without_gpus("hpc")}
+    assert {"gpus:hpc", "gpu-gone:hpc", *(topic for topic in raised if topic.startswith("gpu"))} <= left.keys()
+    assert not any(left.values())
 
 
 def test_what_the_driver_says_beside_its_gpus_is_one_alert_until_it_is_silent() -> None:

@@ -346,6 +346,31 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_next(host: LocalHost, tmp
     assert list((tmp_path / "base" / ".mqi").iterdir()) == [helper]
 
 
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_what_was_cut_off_before_it_was_known_to_go_is_judged_again(
+    host: LocalHost, tmp_path: Path, begun_anew: bool
+) -> None:
+    base = tmp_path / "base"
+    (base / ".mqi").mkdir()
+    (base / KEYS[1]).rename(base / ".mqi" / f"going-{KEYS[1]}-0000")
+    if begun_anew:
+        (base / KEYS[1]).mkdir()
+    remove(host, KEYS[0], owner="")
+    assert list((base / ".mqi").iterdir()) == []
+    assert (base / KEYS[1] / "input").exists() is not begun_anew
+
+
+def test_two_who_clean_at_once_never_give_back_half_a_directory(host: LocalHost) -> None:
+    root = Path(host.base_dir) / KEYS[0]
+
+    def still() -> bool:
+        remove(host, KEYS[1], owner="")  # the other, at the worst moment
+        return False
+
+    assert not remove(host, KEYS[0], owner="", still=still)
+    assert (root / "input" / "a.ptn").read_text() == "x"
+
+
 def test_a_case_that_is_begun_again_during_a_removal_finds_nothing_rather_than_half(host: LocalHost) -> None:
     layout = RemoteLayout(PurePosixPath(host.base_dir), KEYS[0])
     seen: list[bool] = []

@@ -56,7 +56,10 @@ def test_a_machine_without_gpus_is_a_host_like_any_other(tmp_path: Path) -> None
 
 
 def test_with_no_gpu_command_gpus_are_not_mentioned(tmp_path: Path) -> None:
-    assert go({"here": local(tmp_path)}, gpu_command=[]).of(GpusSeen) == []
+    ctx = go({"here": local(tmp_path)}, gpu_command=[])
+    assert ctx.of(GpusSeen) == []
+    alerts = {each.topic: each.active for each in ctx.of(Alert)}
+    assert alerts["gpu-answer:here"] is alerts["gpu-gone:here"] is False, "none that was raised before stays"
 
 
 def test_a_hung_driver_leaves_the_host_usable_and_says_so_of_its_gpus(tmp_path: Path, smi: FakeSmi) -> None:
