@@ -94,6 +94,7 @@ _FACE = {
     "Unfit": "manifest",
     "build_manifest": "manifest",
     "fingerprint_directory": "manifest",
+    "fingerprint_of": "manifest",
     "describe_unfit": "manifest",
     "empty_directories": "manifest",
     "describe_one": "manifest",
@@ -102,6 +103,7 @@ _FACE = {
     "parse_checksums": "manifest",
     "snapshot": "manifest",
     "survey": "manifest",
+    "surveyed": "manifest",
     "unchanged": "manifest",
     "Duration": "config.values",
     "Size": "config.values",
@@ -194,11 +196,13 @@ if TYPE_CHECKING:
     from mqi_cli.manifest import describe_unfit as describe_unfit
     from mqi_cli.manifest import empty_directories as empty_directories
     from mqi_cli.manifest import fingerprint_directory as fingerprint_directory
+    from mqi_cli.manifest import fingerprint_of as fingerprint_of
     from mqi_cli.manifest import hash_file as hash_file
     from mqi_cli.manifest import look_over as look_over
     from mqi_cli.manifest import parse_checksums as parse_checksums
     from mqi_cli.manifest import snapshot as snapshot
     from mqi_cli.manifest import survey as survey
+    from mqi_cli.manifest import surveyed as surveyed
     from mqi_cli.manifest import unchanged as unchanged
     from mqi_cli.message import MAX_PARTS as MAX_PARTS
     from mqi_cli.message import Earlier as Earlier

@@ -70,7 +70,7 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every path, size and hash and the empty directories: equal only for equal content."""
-        return _fingerprint(self.files, self.empty_dirs)
+        return fingerprint_of(self.files, self.empty_dirs)
 
     def checksums(self) -> bytes:
         """Return the text that `sha256sum -c` reads."""
@@ -89,13 +89,15 @@ def survey(directory: Path, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
     Raises `Unfit` for what no case may hold: links, devices, FIFOs, sockets, names with a line break, names that are
     not UTF-8, unreadable directories, more than `max_entries`. A vanished entry is passed over: the next look tells.
     """
-    entries: list[Entry] = []
-    for entry in _surveyed(directory):
-        entries.append(entry)
-        if len(entries) > max_entries:
+    return sorted(surveyed(directory, max_entries=max_entries), key=lambda each: each.path)
+
+
+def surveyed(directory: Path, *, max_entries: int = MAX_ENTRIES) -> Iterator[Entry]:
+    """Give what `survey` returns, in no order but directories before what lies in them. Raises likewise, at the end too."""
+    for count, entry in enumerate(_surveyed(directory)):
+        if count >= max_entries:
             raise Unfit(f"more than {max_entries} entries")
-    entries.sort(key=lambda each: each.path)
-    return entries
+        yield entry
 
 
 def look_over(directory: Path) -> tuple[list[Entry], dict[str, list[str]]]:
@@ -262,7 +264,7 @@ def fingerprint_directory(
     """
     seen = survey(directory)
     empty_dirs = empty_directories(seen)
-    return _fingerprint(_hashed(directory, seen, read, known), empty_dirs)
+    return fingerprint_of(_hashed(directory, seen, read, known), empty_dirs)
 
 
 def _hashed(
@@ -283,7 +285,8 @@ def _hashed(
         raise Unfit("it changed while it was read")
 
 
-def _fingerprint(files: Iterable[ManifestFile], empty_dirs: Iterable[str]) -> str:
+def fingerprint_of(files: Iterable[ManifestFile], empty_dirs: Iterable[str]) -> str:
+    """Return the fingerprint of a manifest of which no list is held."""
     digest = hashlib.sha256()
     for each in files:
         digest.update(f"f {each.size} {each.sha256} ".encode() + each.path.encode("utf-8", "surrogateescape") + b"\0")

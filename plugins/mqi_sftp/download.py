@@ -36,7 +36,7 @@ from mqi_sftp.fetch import (
     plan_fetch,
     wait_for_room,
 )
-from mqi_sftp.in_place import check_replaceable, held_by_others, is_in_place, looks_in_place, prove_here
+from mqi_sftp.in_place import Occupant, check_replaceable, held_by_others, prove_here
 from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
@@ -139,16 +139,19 @@ def _fetch(
 
 def _by_files(ctx: StageContext, origin: Origin, landing: Landing, placed: Placed, meter: Meter) -> Manifest | Wait:
     with ctx.host.files() as files:
+        occupant = Occupant.look(landing.destination, meter)
         tree = list_results(files, ctx, origin, landing.destination, meter)
     with ctx.host.files(bulk=tree.size >= BULK) as files:
-        same = looks_in_place(landing.destination, tree)
+        same = occupant.resembles(tree)
         landing.claim()
         if not same and (wait := wait_for_room(landing, plan_by_size(landing, tree))):
             return wait
         hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
-        if is_in_place(landing.destination, tree.manifest(hashes or {}), placed, meter):
+        if occupant.is_results(tree.fingerprint(hashes or {}), placed, meter):
             landing.clear()
-            return tree.manifest(hashes or {})
+            empty, entries = tree.empty_directories, list(tree.entries)
+            del tree
+            return Manifest(tuple(_proven(entries, hashes or {})), empty)
         received = Received(landing, origin)
         known = received.hashes(tree.files) if hashes is None else hashes
         plan = plan_fetch(landing, tree.manifest(known), meter)

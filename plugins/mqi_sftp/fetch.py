@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 from mqi_cli import (
@@ -22,7 +23,7 @@ from mqi_cli import (
     Unfit,
     Wait,
     hash_file,
-    survey,
+    surveyed,
 )
 from mqi_sftp.landing import ArrivingFile, Landing
 from mqi_sftp.meter import Meter
@@ -30,7 +31,7 @@ from mqi_sftp.plan import SPARE, Mark, directories_of
 from mqi_sftp.received import NotedFile, Received
 from mqi_sftp.results import Origin
 from mqi_sftp.same_names import check_names
-from mqi_sftp.tree import Tree
+from mqi_sftp.tree import Tree, position
 
 LARGE = 4 << 20  # a file of at least this size can be gone on with in its middle
 LOOK_AGAIN = 120.0  # seconds until the next look for room on this machine
@@ -79,50 +80,53 @@ def _all_below(place: Path) -> tuple[str, ...]:
 
 
 def plan_fetch(landing: Landing, manifest: Manifest, meter: Meter) -> FetchPlan:
-    """Look at what an earlier turn left; a file is kept when its content is right."""
+    """Look at what an earlier turn left; a file is kept when its content is right.
+
+    No list of it is held: beside a manifest of a hundred thousand files there is room for none.
+    """
     meter.begin("looking at what is here")
+    directories = set(directories_of(manifest))
+    right, drop = bytearray(len(manifest.files)), []
     try:
-        entries = survey(landing.results)
+        for entry in surveyed(landing.results):
+            if entry.is_dir:
+                if entry.path not in directories:
+                    drop.append(entry.path)
+                continue
+            at = manifest.position(entry.path)
+            if at is not None and _is_right(landing, manifest.files[at], entry, meter):
+                right[at] = 1
+            else:
+                drop.append(entry.path)
     except Unfit:  # nothing of ours: begin anew
         return FetchPlan((), manifest.files, _all_below(landing.results))
-    wanted = {each.path: each for each in manifest.files}
-    directories = set(directories_of(manifest))
-    keep, drop = [], []
-    for entry in entries:
-        file = wanted.get(entry.path)
-        if entry.is_dir:
-            if entry.path not in directories:
-                drop.append(entry.path)
-        elif (
-            file
-            and entry.size == file.size
-            and hash_file(landing.results / entry.path, read=meter.alive) == file.sha256
-        ):
-            keep.append(file)
-        else:
-            drop.append(entry.path)
-    kept = {each.path for each in keep}
-    return FetchPlan(tuple(keep), tuple(each for each in manifest.files if each.path not in kept), tuple(drop))
+    missing = (not each for each in right)
+    return FetchPlan(tuple(compress(manifest.files, right)), tuple(compress(manifest.files, missing)), tuple(drop))
+
+
+def _is_right(landing: Landing, file: ManifestFile, here: Entry, meter: Meter) -> bool:
+    return file.size == here.size and file.sha256 == hash_file(landing.results / file.path, read=meter.alive)
 
 
 def plan_by_size(landing: Landing, tree: Tree) -> FetchPlan:
     """Say by sizes alone what is to be fetched at least, before a byte is read: what a host claims may fill the disk."""
-    here: dict[str, int] = {}
-    drop: list[str] = []
+    files = tree.files
+    here, drop = bytearray(len(files)), []
     try:
-        here.update((each.path, each.size) for each in survey(landing.results) if not each.is_dir)
+        for entry in surveyed(landing.results):
+            if entry.is_dir:
+                continue
+            at = position(files, entry.path)
+            if at is not None and files[at].size == entry.size:
+                here[at] = 1
+            else:
+                drop.append(entry.path)
     except Unfit:
-        drop += _all_below(landing.results)
+        here, drop = bytearray(len(files)), list(_all_below(landing.results))
     except OSError:
-        pass
-    missing = []
-    for each in tree.files:
-        size = here.pop(each.path, None)
-        if size != each.size:
-            missing.append(ManifestFile(each.path, each.size, ""))
-            if size is not None:
-                drop.append(each.path)
-    return FetchPlan((), tuple(missing), (*drop, *here))
+        here, drop = bytearray(len(files)), []
+    missing = (ManifestFile(each.path, each.size, "") for each in compress(files, (not each for each in here)))
+    return FetchPlan((), tuple(missing), tuple(drop))
 
 
 def room_missing(landing: Landing, plan: FetchPlan, *, spare: float) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from mqi_cli import Entry
 from mqi_sftp.listing import Listing
 from mqi_sftp.plan import Mark
-from mqi_sftp.tree import Tree
+from mqi_sftp.tree import Tree, position
 
 _DIGEST = 32  # bytes
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -71,6 +70,5 @@ class Held(Listing):
         return digest.hex() if any(digest) else ""
 
     def _position(self, path: str) -> int | None:
-        at = bisect_left(self._wanted, path, key=lambda each: each.path)
-        there = at < len(self._wanted) and self._wanted[at].path == path and not self._wanted[at].is_dir
-        return at if there else None
+        at = position(self._wanted, path)
+        return None if at is None or self._wanted[at].is_dir else at

@@ -3,55 +3,79 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from mqi_cli import GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory, survey
-from mqi_sftp.landing import Landing
+from mqi_cli import Entry, GiveUp, Manifest, RetryLater, Unfit, build_manifest, fingerprint_directory
+from mqi_sftp.landing import Landing, marks_of
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import Proven, compare_hashes
 from mqi_sftp.read_back import KnownHashes
 from mqi_sftp.results import Placed
 from mqi_sftp.tree import Tree
 
+_NEVER_OURS = "-"  # the fingerprint of a link, a file, a directory that no transfer leaves: it equals no other
 
-def is_in_place(destination: Path, wanted: Manifest, placed: Placed, meter: Meter) -> bool:
-    """Whether the destination holds the results already. Raises `GiveUp` when it holds what is not ours to replace."""
-    found = _found(destination, meter)
-    if found and found != wanted.fingerprint and found not in placed.fingerprints():
-        raise held_by_others()
-    return found == wanted.fingerprint
+
+@dataclass(frozen=True)
+class Occupant:
+    """What was seen where the results belong, before the host listed them: memory holds one list of so many files."""
+
+    destination: Path
+    fingerprint: str  # empty for nothing, and for an empty directory
+    _shape: int  # of the paths and sizes of its files
+    _marks: int
+
+    @classmethod
+    def look(cls, destination: Path, meter: Meter) -> Occupant:
+        """Read all that is there."""
+        marks = marks_of(destination)
+        if not os.path.lexists(destination):
+            return cls(destination, "", 0, marks)
+        if destination.is_symlink() or not destination.is_dir():
+            return cls(destination, _NEVER_OURS, 0, marks)
+        meter.begin("looking at what is in place")
+        shape = 0
+
+        def seen(entry: Entry) -> str:
+            nonlocal shape
+            shape += _shape(entry)
+            return ""  # it has to be read
+
+        try:
+            found = fingerprint_directory(destination, read=meter.alive, known=seen)
+        except Unfit:
+            return cls(destination, _NEVER_OURS, 0, marks)
+        return cls(destination, "" if found == Manifest(()).fingerprint else found, shape, marks)
+
+    def resembles(self, tree: Tree) -> bool:
+        """Whether it has files of the same paths and sizes: then it is worth comparing what they hold."""
+        return self.fingerprint != _NEVER_OURS and self._shape == sum(map(_shape, tree.files))
+
+    def is_results(self, wanted: str, placed: Placed, meter: Meter) -> bool:
+        """Whether it is the results of that fingerprint. Raises `GiveUp` when it is what is not ours to replace.
+
+        The host may have taken long meanwhile: where anything was written here since, it is read once more.
+        """
+        untouched = marks_of(self.destination) == self._marks
+        there = self if untouched else Occupant.look(self.destination, meter)
+        if there.fingerprint != wanted:
+            there.check_replaceable(placed)
+        return there.fingerprint == wanted
+
+    def check_replaceable(self, placed: Placed) -> None:
+        """Raise `GiveUp` when it is anything but what mqi put there for this case."""
+        if self.fingerprint and self.fingerprint not in placed.fingerprints():
+            raise held_by_others()
+
+
+def _shape(entry: Entry) -> int:
+    return hash((entry.path, entry.size))
 
 
 def check_replaceable(destination: Path, placed: Placed, meter: Meter) -> None:
     """Raise `GiveUp` when the destination holds anything but what mqi put there for this case."""
-    found = _found(destination, meter)
-    if found and found not in placed.fingerprints():
-        raise held_by_others()
-
-
-def _found(destination: Path, meter: Meter) -> str:
-    """Return the fingerprint of what is there; empty for nothing, and for an empty directory."""
-    if not os.path.lexists(destination):
-        return ""
-    if destination.is_symlink() or not destination.is_dir():
-        raise held_by_others()
-    meter.begin("looking at what is in place")
-    try:
-        found = build_manifest(destination, read=meter.alive)
-    except Unfit as problem:
-        raise held_by_others() from problem
-    return found.fingerprint if found.files or found.empty_dirs else ""
-
-
-def looks_in_place(destination: Path, tree: Tree) -> bool:
-    """Whether the destination holds files of the same paths and sizes: then it is worth comparing what they hold."""
-    try:
-        found = survey(destination)
-    except (Unfit, OSError):
-        return False
-    return {(each.path, each.size) for each in found if not each.is_dir} == {
-        (each.path, each.size) for each in tree.files
-    }
+    Occupant.look(destination, meter).check_replaceable(placed)
 
 
 def held_by_others() -> GiveUp:

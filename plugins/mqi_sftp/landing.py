@@ -235,10 +235,10 @@ class Landing:
         sync_file_system(self.results)
         replaced = self.path / "replaced"
         if os.path.lexists(self.destination):
-            seen = _marks(self.destination)
+            seen = marks_of(self.destination)
             check(self.destination)
             self.destination.rename(replaced)
-            if _marks(replaced) != seen:  # written to while it was looked at
+            if marks_of(replaced) != seen:  # written to while it was looked at
                 self._put_back(replaced)
                 return False
         try:
@@ -297,18 +297,23 @@ def _noted(place: Path) -> tuple[str, int]:
         return "", 0
 
 
-def _marks(place: Path) -> int:
-    """Say what lies below a directory, as far as its entries tell: whatever is written there changes it."""
-    mode = place.lstat().st_mode
+def marks_of(place: Path) -> int:
+    """Say what lies there, as far as its entries tell: whatever is written there changes it. Zero for nothing."""
+    try:
+        mode = place.lstat().st_mode
+    except FileNotFoundError:
+        return 0
     total = hash(mode)
-    if stat.S_ISDIR(mode):
-        for folder, folders, files in os.walk(place):
-            for name in (*folders, *files):
-                path = Path(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # gone in between: that changes it too
-                    info = path.lstat()
-                    seen = (str(path.relative_to(place)), info.st_size, info.st_mtime_ns, info.st_mode)
-                    total += hash(seen)
+    pending = [(str(place), "")] if stat.S_ISDIR(mode) else []
+    while pending:
+        folder, base = pending.pop()
+        with contextlib.suppress(OSError):  # gone in between, or not ours to read: the first changes it too
+            for item in os.scandir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    info = item.stat(follow_symlinks=False)
+                    total += hash((base + item.name, info.st_size, info.st_mtime_ns, info.st_mode))
+                    if stat.S_ISDIR(info.st_mode):
+                        pending.append((item.path, f"{base}{item.name}/"))
     return total
 
 

@@ -19,6 +19,7 @@ class Listing:
         self.count = 0
         self.size = 0  # bytes of the paths, and of what is none
         self._modes: dict[bytes, int] = {}  # one number for all files of a mode
+        self._mtime = 0  # and for those in a row of a time
         self._entries: dict[str, Entry] = {}
         self._unfit: Counter[str] = Counter()
         self._paths: list[str] = []
@@ -27,14 +28,14 @@ class Listing:
         """Take one line."""
         self.count += 1
         try:
-            kind, mode, size, mtime, raw = line.split(b" ", 4)
+            kind, mode, size, written, raw = line.split(b" ", 4)
             if len(mode) > _LONGEST_MODE:
                 raise ValueError
             item = RemoteEntry(
                 "",
                 _KINDS.get(kind, 0) | self._modes.setdefault(mode, int(mode, 8)),
                 int(size),
-                int(mtime.partition(b".")[0]),
+                int(written.partition(b".")[0]),
             )
         except ValueError:
             self.size += len(line)
@@ -49,7 +50,9 @@ class Listing:
         parts = path.split("/")
         problem = _elsewhere(raw, parts) or _too_long(raw) or problem_of(item, parts[-1], len(parts))
         bits = stat.S_IMODE(item.mode)
-        entry = Entry(path, item.size, item.mtime * 1_000_000_000, 0, bits, is_dir=item.is_dir)
+        if (mtime := item.mtime * 1_000_000_000) != self._mtime:
+            self._mtime = mtime
+        entry = Entry(path, item.size, self._mtime, 0, bits, is_dir=item.is_dir)
         if problem or not self.keep(entry):
             self._refuse(problem or "names that stand there twice", path)
 

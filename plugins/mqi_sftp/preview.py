@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from mqi_cli import CaseRef, Entry, Files, HostFault, ManifestFile, NoShell, StageContext
 from mqi_sftp.download import hash_results, list_results
 from mqi_sftp.fetch import plan_fetch
-from mqi_sftp.in_place import is_in_place, looks_in_place
+from mqi_sftp.in_place import Occupant
 from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import RESUME_FROM, Fence, plan_upload
@@ -134,10 +134,11 @@ def preview_download(case: CaseRef, ctx: StageContext, *, show: Show | None = No
     destination = find_destination(case, ctx)
     origin = find_origin(ctx)
     with ctx.host.files() as files:
+        occupant = Occupant.look(destination, meter)
         tree = list_results(files, ctx, origin, destination, meter)
-        same = looks_in_place(destination, tree)
+        same = occupant.resembles(tree)
         hashes = hash_results(files, ctx, origin, tree, meter, read_back=same)
-    if is_in_place(destination, tree.manifest(hashes or {}), Placed(ctx, case), meter):
+    if occupant.is_results(tree.fingerprint(hashes or {}), Placed(ctx, case), meter):
         return []
     landing = Landing(destination, case.key, ctx.step, ctx.part, Fence(ctx.attempt, ctx.turn)).newest()
     if landing is None or not landing.results.is_dir():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mqi_cli import Entry
 from mqi_sftp.landing import ArrivingFile, Landing, WriteFailed
 from mqi_sftp.results import Origin
+from mqi_sftp.tree import position
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
@@ -35,11 +36,11 @@ class Received:
 
     def hashes(self, files: Sequence[Entry]) -> dict[str, str]:
         """Return the hashes of those files that came in whole and have not changed on the host since."""
-        marks = {each.path: (each.size, each.mtime_ns) for each in files}
         found = {}
         for path, size, mtime, length, digest in self._notes():
-            if length == size and marks.get(path) == (size, mtime):
-                found[path] = digest
+            at = position(files, path)
+            if at is not None and length == size and (size, mtime) == (files[at].size, files[at].mtime_ns):
+                found[files[at].path] = digest  # no text is held twice
         return found
 
     def beginnings(self, file: Entry) -> list[tuple[int, str]]:

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mqi_cli import Entry, HostFault, Manifest, StageContext, Wait, tool_dir
+from mqi_cli import Entry, HostFault, Manifest, ManifestFile, StageContext, Wait, tool_dir
 from mqi_sftp.far_program import SEND
 from mqi_sftp.far_side import FarSide
 from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
-from mqi_sftp.in_place import is_in_place
+from mqi_sftp.in_place import Occupant
 from mqi_sftp.landing import ArrivingFile, Landing, SmallFiles
 from mqi_sftp.meter import Meter
-from mqi_sftp.plan import RESUME_FROM, Mark, directories_of
+from mqi_sftp.plan import RESUME_FROM, Mark, Marks, directories_of, sent_mode, whole_mtime
 from mqi_sftp.read_back import LARGE, KnownHashes, ReadBack
 from mqi_sftp.results import Origin, Placed
 from mqi_sftp.source import CHUNK
@@ -48,6 +49,7 @@ class DownStream:
         self._known = known
         self._meter = meter
         self._tree = Tree()
+        self._occupant: Occupant | None = None
         self._buffer = memoryview(bytearray(CHUNK))
         self._small = SmallFiles(landing)
 
@@ -74,6 +76,9 @@ class DownStream:
     def _look(self, far: FarSide) -> None:
         if far.greet() != "places":
             raise is_missing(self._ctx)
+        if self._occupant is None:  # before the listing is held here, and once
+            self._occupant = Occupant.look(self._landing.destination, self._meter)
+            self._meter.begin("looking at what is on the host")
         self._list(far)
         check_results(self._ctx, self._origin, self._tree, self._landing.destination)
         self._meter.expect(files=len(self._tree.files), size=self._tree.size)
@@ -90,7 +95,7 @@ class DownStream:
 
     def _receive_all(self, far: FarSide, prefix: str) -> None:
         for each in self._tree.below(prefix).files:
-            self._receive(far, prefix, each)
+            self._receive(far, prefix + each.path, each.size, Mark.due(each))
         self._check_sent(far)
         self._meter.begin("proving what is on the host")
 
@@ -116,19 +121,18 @@ class DownStream:
         landing.claim()
         if landing.destination.is_symlink() or landing.destination.exists() or not landing.empty:
             manifest = self._manifest(far)
-            self._tree = Tree()  # what is here is listed now: not two lists of a hundred thousand files at once
-            if is_in_place(landing.destination, manifest, self._placed, self._meter):
+            marks, directories = self._forget_tree(manifest)
+            if self._occupant and self._occupant.is_results(manifest.fingerprint, self._placed, self._meter):
                 landing.clear()
                 return manifest
             plan = plan_fetch(landing, manifest, self._meter)
             if wait := wait_for_room(landing, plan):
                 return wait
             self._make(plan, manifest)
-            far.say("list")
-            self._list(far)
-            self._take_missing(far, plan)
+            self._take_missing(far, plan, marks)
             self._ask_no_more(far, "list")
         else:
+            directories = [each for each in self._tree.entries if each.is_dir]
             manifest = self._tree.manifest({})
             plan = FetchPlan((), manifest.files, ())
             if wait := wait_for_room(landing, plan):
@@ -139,8 +143,17 @@ class DownStream:
             manifest = self._hashed(far, first=self._receive_all)
         if not far.same_listing(len(self._prefixes)):
             raise changed_meanwhile()
-        landing.date_directories(self._tree.entries)
+        landing.date_directories(directories)
         return manifest
+
+    def _forget_tree(self, manifest: Manifest) -> tuple[Marks, list[Entry]]:
+        """Keep of the listing what the manifest lacks: what is here is listed next, and memory holds one long list."""
+        times = array("q", (whole_mtime(each.mtime_ns) for each in self._tree.files))
+        modes = array("q", (sent_mode(each.mode) for each in self._tree.files))
+        marks = Marks(manifest, times, modes)
+        directories = [each for each in self._tree.entries if each.is_dir]
+        self._tree = Tree()
+        return marks, directories
 
     def _make(self, plan: FetchPlan, manifest: Manifest) -> None:
         self._meter.keep(files=len(plan.keep), size=plan.kept_bytes)
@@ -150,20 +163,22 @@ class DownStream:
         for path in directories_of(manifest):
             (self._landing.results / path).mkdir(exist_ok=True)
 
-    def _take_missing(self, far: FarSide, plan: FetchPlan) -> None:
-        missing = {each.path for each in plan.fetch}
+    def _take_missing(self, far: FarSide, plan: FetchPlan, marks: Marks) -> None:
         for number, prefix in enumerate(self._prefixes):
-            wanted = [each for each in self._tree.below(prefix).files if prefix + each.path in missing]
-            begun = self._continue(far, number, prefix, wanted)
-            batches = list(_batches([each for each in wanted if each is not begun]))
-            for index, batch in enumerate(batches):
-                if not index:
-                    self._ask(far, number, batch)
-                if index + 1 < len(batches):
-                    self._ask(far, number, batches[index + 1])
-                for each in batch:
-                    self._receive(far, prefix, each)
-                self._check_sent(far)
+            wanted = [each for each in plan.fetch if each.path.startswith(prefix)]
+            begun = self._continue(far, number, prefix, wanted, marks)
+            asked: list[ManifestFile] = []
+            for batch in _batches(each for each in wanted if each is not begun):
+                self._ask(far, number, prefix, batch)  # while what was asked before is on its way
+                self._receive_batch(far, asked, marks)
+                asked = batch
+            self._receive_batch(far, asked, marks)
+
+    def _receive_batch(self, far: FarSide, batch: Sequence[ManifestFile], marks: Marks) -> None:
+        for each in batch:
+            self._receive(far, each.path, each.size, marks[each.path])
+        if batch:
+            self._check_sent(far)
 
     def _ask_no_more(self, far: FarSide, last: str) -> None:
         """Ask the last question: the far side ends behind its answer, and one that is too short is seen at once."""
@@ -175,22 +190,25 @@ class DownStream:
         if not far.says("sent"):
             raise changed_meanwhile()
 
-    def _ask(self, far: FarSide, number: int, batch: Sequence[Entry]) -> None:
-        names = b"".join(b"./" + each.path.encode() + b"\0" for each in batch)
+    def _ask(self, far: FarSide, number: int, prefix: str, batch: Sequence[ManifestFile]) -> None:
+        names = b"".join(b"./" + each.path.removeprefix(prefix).encode() + b"\0" for each in batch)
         far.say(f"get {len(names)} {number} {sum(each.size for each in batch)}", now=False)
         far.send(names, now=True)
 
-    def _continue(self, far: FarSide, number: int, prefix: str, wanted: Sequence[Entry]) -> Entry | None:
+    def _continue(
+        self, far: FarSide, number: int, prefix: str, wanted: Sequence[ManifestFile], marks: Marks
+    ) -> ManifestFile | None:
         """Go on in the middle of the file that an earlier turn was at, where its beginning is proven."""
         begun = self._landing.begun()
-        entry = next((each for each in wanted if begun and prefix + each.path == begun[0]), None)
-        if begun is None or entry is None:
+        file = next((each for each in wanted if begun and each.path == begun[0]), None)
+        if begun is None or file is None:
             return None
-        length = min(begun[1].stat().st_size, entry.size)
+        name = file.path.removeprefix(prefix)
+        length = min(begun[1].stat().st_size, file.size)
         length -= length % RESUME_FROM
         if not length:
             return None
-        self._meter.begin_file(prefix + entry.path)
+        self._meter.begin_file(file.path)
         digest = hashlib.sha256()
         with begun[1].open("rb") as earlier, self._landing.open_file(hashed=False) as sink:
             # copied, because an earlier owner may hold the old one open
@@ -200,48 +218,46 @@ class DownStream:
                 sink.write(data)
                 left -= len(data)
                 self._meter.alive()
-            far.say(f"begin {length} {number}\n./{entry.path}")
+            far.say(f"begin {length} {number}\n./{name}")
             with far.patient(length):
                 proven = far.answer("begun")
             if proven != digest.hexdigest():
                 self._landing.forget_begun()
                 return None
-            self._landing.note_file(prefix + entry.path)  # only now: a shorter copy must not take its origin's place
+            self._landing.note_file(file.path)  # only now: a shorter copy must not take its origin's place
             self._meter.done += length
-            far.say(f"rest {length + 1} {number} {entry.size}\n./{entry.path}")
-            self._copy(far, sink, entry.size - length)
+            far.say(f"rest {length + 1} {number} {file.size}\n./{name}")
+            self._copy(far, sink, file.size - length)
             self._check_sent(far)
-        self._landing.keep_file(prefix + entry.path, mark=Mark.due(entry))
+        self._landing.keep_file(file.path, mark=marks[file.path])
         self._landing.forget_begun()
-        return entry
+        return file
 
-    def _receive(self, far: FarSide, prefix: str, entry: Entry) -> None:
-        path = prefix + entry.path
+    def _receive(self, far: FarSide, path: str, size: int, mark: Mark) -> None:
         self._meter.begin_file(path)
-        if entry.size < RESUME_FROM:
-            self._receive_small(far, path, entry)
+        if size < RESUME_FROM:
+            self._receive_small(far, path, size, mark)
             return
         sha256 = ""
         with self._landing.open_file(path, hashed=False) as sink:
-            if entry.size < LARGE:
-                self._copy(far, sink, entry.size)
+            if size < LARGE:
+                self._copy(far, sink, size)
             else:
                 with ReadBack(sink.path) as back:
-                    self._copy(far, sink, entry.size, back)
+                    self._copy(far, sink, size, back)
                     sha256 = back.sha256(self._meter.alive)
-        mark = Mark.due(entry)
         self._landing.keep_file(path, mark=mark)
         self._known.add(path, self._landing.results / path, sha256, mtime=mark.mtime)
 
-    def _receive_small(self, far: FarSide, path: str, entry: Entry) -> None:
-        data = self._buffer[: entry.size]
+    def _receive_small(self, far: FarSide, path: str, size: int, mark: Mark) -> None:
+        data = self._buffer[:size]
         got = 0
-        while got < entry.size:
+        while got < size:
             count = far.take(data[got:])
             if not count:
                 raise changed_meanwhile()
             got += count
-        self._small.put(path, data, mark=Mark.due(entry))
+        self._small.put(path, data, mark=mark)
         self._meter.move(got)
 
     def _copy(self, far: FarSide, sink: ArrivingFile, size: int, back: ReadBack | None = None) -> None:
@@ -257,10 +273,10 @@ class DownStream:
             self._meter.move(count)
 
 
-def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
+def _batches(files: Iterable[ManifestFile]) -> Iterator[list[ManifestFile]]:
+    batch: list[ManifestFile] = []
     size = 0
-    for each in entries:
+    for each in files:
         length = len(os.fsencode(each.path)) + 3
         if batch and size + length > _NAMES:
             yield batch

@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from mqi_cli import MAX_DEPTH, Entry, Files, Manifest, ManifestFile, RemoteEntry, describe_unfit, empty_directories
+from mqi_cli import (
+    MAX_DEPTH,
+    Entry,
+    Files,
+    Manifest,
+    ManifestFile,
+    RemoteEntry,
+    describe_unfit,
+    empty_directories,
+    fingerprint_of,
+)
 
 MAX_ENTRIES = 1_000_000
 LONGEST_NAME = 255  # bytes, as Linux has it
@@ -67,13 +78,27 @@ class Tree:
 
     def manifest(self, hashes: Mapping[str, str]) -> Manifest:
         """Return the manifest of this tree; a file without a hash gets an empty one, which equals no other."""
-        files = tuple(ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.files)
-        return Manifest(files, self.empty_directories)
+        return Manifest(tuple(self._hashed(hashes)), self.empty_directories)
+
+    def fingerprint(self, hashes: Mapping[str, str]) -> str:
+        """Return the fingerprint of that manifest, without making it."""
+        return fingerprint_of(self._hashed(hashes), self.empty_directories)
+
+    def _hashed(self, hashes: Mapping[str, str]) -> Iterator[ManifestFile]:
+        return (
+            ManifestFile(each.path, each.size, hashes.get(each.path, "")) for each in self.entries if not each.is_dir
+        )
 
 
 def _sum(entry: Entry) -> int:
     seen = f"{entry.size} {entry.mtime_ns} {entry.mode} {entry.is_dir} {entry.path}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.sha256(seen).digest()[:16])
+
+
+def position(files: Sequence[Entry], path: str) -> int | None:
+    """Return where a file stands among files that are sorted by path; None for one that doesn't."""
+    at = bisect_left(files, path, key=lambda each: each.path)
+    return at if at < len(files) and files[at].path == path else None
 
 
 def joined(trees: Mapping[str, Tree]) -> Tree:

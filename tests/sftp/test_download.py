@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 import mqi_sftp.download
-from mqi_cli import CaseRef, Done, GiveUp, HostError, HostFault, RetryLater, Wait, build_manifest
+from mqi_cli import CaseRef, Done, GiveUp, HostError, HostFault, RetryLater, Wait, build_manifest, survey
+from mqi_sftp.fetch import FetchPlan, plan_fetch
+from mqi_sftp.in_place import Occupant
+from mqi_sftp.landing import Landing
+from mqi_sftp.meter import Meter
+from mqi_sftp.plan import Fence
+from mqi_sftp.results import Placed
+from mqi_sftp.tree import Tree
 from sftp.bench import (
     DOWNLOAD,
     KEY,
@@ -28,6 +35,7 @@ from sftp.bench import (
     damages_what_is_sent,
     fill,
     flip_a_byte,
+    peak_of,
     remove,
 )
 
@@ -152,6 +160,54 @@ def test_what_came_into_the_place_meanwhile_is_left_as_it_is(
 
     assert isinstance(done, Done)
     assert contents(place) == contents(bench.outputs) and bench.leftovers() == []
+
+
+class WritesHere(FilesThrough):
+    """A host whose listing takes long: somebody writes to the place for results meanwhile."""
+
+    place: Path
+
+    def list_many(self, *given: Any, **more: Any) -> Any:
+        fill(self.place, {"dose_1.raw": b"mine now"})
+        return super().list_many(*given, **more)
+
+
+def test_what_is_written_there_while_the_host_lists_is_not_taken_for_the_results(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(local_bench.outputs, RESULTS)
+    local_bench.download()
+    monkeypatch.setattr(WritesHere, "place", local_bench.destination, raising=False)
+
+    with pytest.raises(GiveUp, match="holds something else"):
+        local_bench.download(host=HostThrough(local_bench.host, WritesHere))
+
+    assert (local_bench.destination / "dose_1.raw").read_bytes() == b"mine now"
+
+
+@pytest.mark.parametrize("look", ["in place", "left by a turn"])
+def test_of_many_files_that_are_here_no_second_list_is_kept(local_bench: Bench, look: str) -> None:
+    count = 3000
+    fill(local_bench.outputs, {f"{number % 30}/{number:0150d}": b"" for number in range(count)})
+    manifest = build_manifest(local_bench.outputs)
+    landing = Landing(local_bench.destination, KEY, "download", "", Fence(1, 1))
+    landing.path.mkdir(parents=True)
+    local_bench.outputs.rename(landing.results)
+    tree = Tree(tuple(survey(landing.results)))
+    occupant = Occupant.look(landing.results, Meter(None))
+    plans: list[FetchPlan] = []
+
+    if look == "in place":
+        placed = Placed(local_bench.context("download"), local_bench.case())
+        peak = peak_of(
+            lambda: occupant.resembles(tree) and occupant.is_results(manifest.fingerprint, placed, Meter(None))
+        )
+    else:
+        peak = peak_of(lambda: plans.append(plan_fetch(landing, manifest, Meter(None))))
+
+    assert peak < 80 * count + (1 << 20)  # what a file is read in
+    assert occupant.resembles(tree) and occupant.fingerprint == manifest.fingerprint
+    assert all(plan.keep == manifest.files and not plan.drop for plan in plans)
 
 
 def test_what_was_moved_aside_and_not_replaced_is_never_removed(bench: Bench) -> None:
@@ -294,7 +350,6 @@ def test_results_that_still_grow_are_not_taken(bench: Bench) -> None:
 
 def test_a_local_disk_that_keeps_a_byte_wrong_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from mqi_sftp import download
-    from mqi_sftp.landing import Landing
 
     fill(bench.outputs, RESULTS)
     prove = download.prove_here

@@ -489,6 +489,31 @@ find() { # as if a program had left a directory that only itself can read
     assert ssh_bench.leftovers() == []
 
 
+def test_a_download_that_goes_on_has_the_host_list_no_more_than_a_fresh_one(ssh_bench: Bench, tmp_path: Path) -> None:
+    """What it kept of a third list was held beside the manifest: of a hundred thousand files too much."""
+    files = {f"d{number % 7}/n{number:04d}": str(number).encode() for number in range(300)} | {"large": bytes(5 << 20)}
+    fill(ssh_bench.outputs, files)
+    for at, name in enumerate(list(files)[1::2]):
+        os.utime(ssh_bench.outputs / name, (1_700_000_000 + at,) * 2)
+    left = ssh_bench.destination.parent / f".mqi-{KEY}.download._.1-1.part"
+    fill(left / "results", dict(list(files.items())[::2]) | {"large": b"wrong"})
+    notes = tmp_path / "listings"
+
+    def notes_each(program: str) -> str:
+        assert "\nlist() {\n" in program
+        return program.replace("\nlist() {\n", f"\nlist() {{ echo listed >> {notes}\n")
+
+    done = ssh_bench.download(turn=2, host=HostThrough(ssh_bench.host, far=notes_each))
+
+    assert isinstance(done, Done) and done.facts["fetched_bytes"] < (5 << 20) + 1000
+    assert notes.read_text().count("listed") == 2
+    assert contents(ssh_bench.destination) == contents(ssh_bench.outputs)
+    fetched = list(files)[1::2]
+    assert [(ssh_bench.destination / name).stat().st_mtime for name in fetched] == [
+        1_700_000_000 + at for at in range(150)
+    ]
+
+
 class CantBeListed(FilesThrough):
     """A host on which the earlier revision's directories can't be read."""
 
