@@ -245,6 +245,7 @@ class Landing:
             self.results.rename(self.destination)  # of all that may be there it replaces an empty directory only
         except OSError as error:
             if os.path.lexists(self.destination) and error.errno in _TAKEN:
+                self._rescue((self.path,))  # no later turn may come, to whom they would not be hidden
                 return False
             raise
         sync_directory(self.destination.parent)

@@ -289,6 +289,29 @@ def test_results_that_somebody_changed_since_are_not_replaced(bench: Bench) -> N
     assert (bench.destination / "my notes.txt").read_bytes() == b"precious"
 
 
+def test_earlier_results_whose_place_is_taken_while_they_are_replaced_stay_in_sight(
+    local_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = local_bench
+    fill(bench.outputs, {"a": b"old"})
+    bench.download()
+    bench.run_attempt = 2
+    fill(bench.outputs, {"a": b"new"})
+    rename = Path.rename
+
+    def finds_it_taken(self: Path, target: Path) -> Path:
+        if self.name == "results" and target == bench.destination:
+            fill(target, {"thesis.txt": b"precious"})
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(GiveUp, match="holds something else"):
+        patch.setattr(Path, "rename", finds_it_taken)
+        bench.download(attempt=2, turn=1)
+
+    assert contents(bench.destination) == {"thesis.txt": b"precious"}
+    assert contents(bench.destination.with_name(f"case.before-{KEY}-2-1")) == {"a": b"old"}
+
+
 def test_a_crash_while_earlier_results_are_replaced_loses_neither(
     local_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
