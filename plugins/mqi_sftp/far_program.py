@@ -73,16 +73,21 @@ $root
 "*) return 0;; esac
     return 1
 }
+remove() { # a program may have closed directories of it; false where something stays
+    rm -rf -- "$@" 2>/dev/null && return
+    find "$@" -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
+    rm -rf -- "$@"
+}
 add() { # what $1 holds and $2 lacks, then $1 is gone
     cp -aln "$1/." "$2/" 2>/dev/null || cp -an --reflink=auto "$1/." "$2/" 2>/dev/null
-    rm -rf -- "$1"
+    remove "$1"
 }
 take() { # all that turns left becomes one directory, and every path that an earlier owner knows leads nowhere
     look; brought=
     for each in $old; do
         case $each in .incoming-*|.taken-*) brought="$brought $each"; continue;; esac
         read -r pid 2>/dev/null < "$each/pid" && ours "$pid" && kill -9 "-$pid" 2>/dev/null
-        rm -rf -- "$each"
+        remove "$each"
     done
     # The newest first, and what a turn brought before what it took over: no file of that is shorter.
     set -- $(printf '%s\n' $brought | sort -t - -k 2,2nr -k 3,3nr -k 1,1)
@@ -106,7 +111,7 @@ else
     room; say fresh
 fi
 read -r answer || exit 0
-[ "$answer" = good ] && { rm -rf -- $old; exit 0; }
+[ "$answer" = good ] && { remove $old; exit 0; }
 if [ "$answer" = take ]; then
     take; room
     [ -d "$taken" ] && { say taken; inventory "$taken"; }
@@ -124,7 +129,7 @@ lost=
 while read -r answer size more; do
     case $answer in keep|kept|drop|stream) ;; *) IFS= read -r path || exit 0;; esac
     case $answer in
-    drop) rm -rf -- "$taken";;
+    drop) remove "$taken";;
     # What is there is copied, never taken over as it is: an earlier owner, or a program, may hold it open and write.
     # It appears whole or not at all: a later turn prefers what is here to what it was copied from.
     keep)
@@ -150,7 +155,7 @@ while read -r answer size more; do
     esac
 done
 [ "$answer" = stream ] || exit 0
-rm -rf -- "$taken"
+remove "$taken"
 tar -x -o -b 256 -f - || { say "failed tar"; exit 0; }
 [ -e "$notes/.input.json" ] || { say 'failed cut'; exit 0; }
 say proving
@@ -191,7 +196,7 @@ else
 fi
 sync -d . || sync
 say "done $sum"
-rm -rf -- $old ".replaced-$fence" "$notes"
+remove $old ".replaced-$fence" "$notes" || say stays
 """
 )
 

@@ -325,7 +325,11 @@ class UpStream:
                         raise HostFault(f"host {far.host}: it proved something else than was sent", host=far.host)
                     break
         with contextlib.suppress(HostError, TimeoutError):
-            far.process.wait(60.0)  # it removes what earlier turns left
+            if b"stays" in far.process.wait(60.0).stdout.split():  # it removes what earlier turns left
+                self._ctx.log.warning(
+                    "something of a former input, or of an earlier turn, can't be removed on %s: it stays in %s",
+                    *(far.host, self._ctx.layout.root),
+                )
 
     def _difference(self, far: FarSide, entries: list[Entry], there: dict[str, str]) -> Exception:
         """Tell a source that is not what was accepted, a full disk, and bytes that did not arrive as they were."""

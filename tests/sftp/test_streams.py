@@ -514,6 +514,30 @@ def test_a_download_that_goes_on_has_the_host_list_no_more_than_a_fresh_one(ssh_
     ]
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_former_input_with_closed_directories_goes_and_what_can_not_go_is_told(
+    ssh_bench: Bench, foreign: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(ssh_bench.source, {"large": bytes(5 << 20), "deep/small": b"1"})
+    ssh_bench.upload()
+    (ssh_bench.input / "deep").chmod(0o550)
+    fill(ssh_bench.source, {"deep/small": b"2"})
+    perm = "" if foreign else "! -perm -700"
+    closed = f"""
+rm() {{ # as an account finds it that is not root
+    case "$*" in *.replaced-*) [ -z "$(find .replaced-* -type d {perm})" ] || return 1;; esac
+    command rm "$@"
+}}
+"""
+
+    done = ssh_bench.upload(host=HostThrough(ssh_bench.host, far=lambda program: closed + program))
+
+    assert isinstance(done, Done)
+    assert contents(ssh_bench.input) == contents(ssh_bench.source)
+    assert bool([each for each in ssh_bench.leftovers() if each.startswith(".replaced")]) == foreign
+    assert ("can't be removed on far" in caplog.text) == foreign
+
+
 class CantBeListed(FilesThrough):
     """A host on which the earlier revision's directories can't be read."""
 
