@@ -95,7 +95,7 @@ def _most_bytes(ctx: StageContext) -> int:
 def _ask(
     ctx: StageContext, host: ResidentHost, request: bytes, *, size: int, meter: Meter, cold: bool = True
 ) -> bytes | None:
-    """Ask the program there. Where no answer comes the next turn takes the stream, which goes on from what arrives."""
+    """Ask the program there. Where no answer comes in time, or the line breaks twice, the next turn takes the stream."""
     patience = PATIENCE + size / SLOWEST
     began = time.monotonic()
     reached = False
@@ -109,9 +109,12 @@ def _ask(
         return host.ask(program(), request, timeout=patience, cold=cold, alive=alive)
     except HostUnreachable:
         if reached:  # else the host is down, which says nothing of this way
-            if time.monotonic() - began >= patience:
+            late = time.monotonic() - began >= patience
+            if late:
                 _SLOW[ctx.host.name] = time.monotonic() + _FORGET
-            ctx.remember(no_quick_way=True)
+            # a host may go down just then: once says nothing of this way, twice for one case does
+            again = late or ctx.facts.get("quick_way_broke")
+            ctx.remember(**{"no_quick_way" if again else "quick_way_broke": True})
         raise
 
 

@@ -161,6 +161,26 @@ def test_a_host_that_is_down_is_no_reason_to_leave_this_way(
     assert not quick._SLOW
 
 
+def test_a_line_that_breaks_in_it_once_is_no_reason_to_leave_this_way(
+    tmp_path: Path, sshd: OpenSSHServer, make_host: Callable[..., Host]
+) -> None:
+    with TcpProxy(sshd.port) as proxy:
+        bench = Bench(tmp_path, make_host("ssh", port=proxy.port))
+        fill(bench.source, {"a": random.Random(1).randbytes(1_000_000)})
+        bench.host.run(["true"])
+        facts: dict[str, Any] = {}
+        ways = []
+        for _ in range(2):
+            proxy.cut_after(up=300_000)
+            ctx = bench.context("upload")
+            ctx.facts = facts
+            with pytest.raises(HostUnreachable):
+                UPLOAD.run(bench.case(), ctx)
+            ways.append("no_quick_way" in facts)
+
+    assert ways == [False, True]
+
+
 def test_a_stop_is_heeded_while_the_answer_is_awaited(ssh_bench: Bench) -> None:
     slow = HostThrough(ssh_bench.host, quick=rewriting("os.umask(0o027)", "__import__('time').sleep(20)"))
     fill(ssh_bench.source, {"a": b"1"})
