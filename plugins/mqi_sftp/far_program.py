@@ -74,6 +74,7 @@ $root
     return 1
 }
 remove() { # a program may have closed directories of it; false where something stays
+    [ $# -gt 0 ] || return 0
     rm -rf -- "$@" 2>/dev/null && return
     find "$@" -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
     rm -rf -- "$@"
