@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from transfer import (
     LIMIT,
@@ -27,11 +28,17 @@ from transfer import (
     make_set,
     measure,
     run_ours,
+    settle,
 )
 
 from mqi_cli.hosts.sshd import OpenSSHServer
-from mqi_cli.manifest import build_manifest
+from mqi_cli.manifest import build_manifest, hash_file, survey
+from mqi_sftp.landing import Landing
+from mqi_sftp.plan import Fence
+from mqi_sftp.received import Received
+from mqi_sftp.results import Origin
 from servers.proxy import TcpProxy
+from sftp.bench import KEY
 
 CUT = 0.6  # of the bytes
 RTT = 0.02  # seconds
@@ -51,6 +58,7 @@ def main() -> None:
         unchanged(work, server)
         many_files(work, server)
         new_revision(work, server)
+        what_is_here(work, server)
 
 
 def at_port(work: Path, server: OpenSSHServer, name: str, port: int) -> Place:
@@ -155,6 +163,47 @@ def new_revision(work: Path, server: OpenSSHServer) -> None:
                 f"{found['moved']:.0f} bytes sent, {found['seconds']:.1f} s",
                 flush=True,
             )
+
+
+def what_is_here(work: Path, server: OpenSSHServer) -> None:
+    """Print the peak of memory of a download of a hundred thousand files: half of them are here, then all are in place."""
+    source = work / "sets" / "named"
+    if not source.exists():
+        make_set("named", source)
+    fingerprint = build_manifest(source).fingerprint
+    for account, served in (("", server), (" over SFTP alone", server.sftp_only())):
+        at = at_port(work, served, "named", served.port)
+        base = work / f"here{len(account)}"
+        results = base / KEY / "work" / "simulate" / "_" / "1"
+        results.parent.mkdir(parents=True)
+        subprocess.run(["cp", "-a", source, results], check=True)
+        destination = work / f"results{len(account)}" / "case"
+        leave_half(results, destination)
+        for turn, what in ((2, "half of them are here"), (3, "all are in place")):
+            settle()
+            found = run_ours("down", at, base, fingerprint, destination, turn=turn)
+            check_equal(source, destination)
+            print(
+                f"{SETS['named']} down, {what}{account}: {found['peak']:.0f} MiB at the peak (aim 120 MiB), "
+                f"{found['moved']:.0f} bytes fetched, {found['seconds']:.1f} s",
+                flush=True,
+            )
+
+
+def leave_half(results: Path, destination: Path) -> None:
+    """Lay down what a turn leaves that was cut half way."""
+    landing = Landing(destination, KEY, "download", "", Fence(1, 1))
+    landing.claim()
+    received = Received(landing, Origin("simulate", {"": PurePosixPath(results)}))
+    for each in survey(results):
+        target = landing.results / each.path
+        if each.is_dir:
+            target.mkdir()
+        elif each.inode % 2:
+            shutil.copy2(results / each.path, target)
+            second = each.mtime_ns // 1_000_000_000 * 1_000_000_000
+            received.note(replace(each, mtime_ns=second), each.size, hash_file(target))
+    received.close()
 
 
 if __name__ == "__main__":
