@@ -246,13 +246,18 @@ class Difference:
 
 def compare(wanted: Manifest, found: Manifest) -> Difference:
     """Compare two manifests both ways, empty directories included (they end with `/`)."""
-    left = _contents(wanted)
-    right = _contents(found)
-    return Difference(
-        missing=tuple(path for path in left if path not in right),
-        extra=tuple(path for path in right if path not in left),
-        changed=tuple(path for path, content in left.items() if path in right and right[path] != content),
-    )
+    missing, changed = [], []
+    for each in wanted.files:
+        at = found.position(each.path)
+        if at is None:
+            missing.append(each.path)
+        elif found.files[at] != each:
+            changed.append(each.path)
+    extra = [each.path for each in found.files if wanted.position(each.path) is None]
+    left, right = dict.fromkeys(wanted.empty_dirs), dict.fromkeys(found.empty_dirs)
+    missing += [f"{path}/" for path in left if path not in right]
+    extra += [f"{path}/" for path in right if path not in left]
+    return Difference(tuple(missing), tuple(extra), tuple(changed))
 
 
 def compare_hashes(wanted: Mapping[str, str], found: Manifest) -> Difference:
@@ -263,11 +268,6 @@ def compare_hashes(wanted: Mapping[str, str], found: Manifest) -> Difference:
         extra=tuple(path for path in hashes if path not in wanted),
         changed=tuple(path for path, value in wanted.items() if path in hashes and hashes[path] != value),
     )
-
-
-def _contents(manifest: Manifest) -> dict[str, tuple[int, str]]:
-    contents = {each.path: (each.size, each.sha256) for each in manifest.files}
-    return contents | {path + "/": (0, "") for path in manifest.empty_dirs}
 
 
 def batches(entries: Sequence[_File]) -> Iterator[list[_File]]:

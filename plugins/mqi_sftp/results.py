@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from mqi_cli import (
     CaseRef,
     Earlier,
+    Entry,
     Files,
     GiveUp,
     Host,
@@ -54,9 +55,11 @@ class Origin:
         part, _, rest = path.partition("/")
         return self.places[f"{part}/"] / rest
 
-    def walk(self, files: Files, *, alive: Callable[[], None] | None = None) -> Tree:
-        """List all of it, with paths as they are to be here."""
-        return joined({prefix: walk(files, place, alive=alive) for prefix, place in self.places.items()})
+    def walk(
+        self, files: Files, *, alive: Callable[[], None] | None = None, share: Callable[[Entry], Entry] | None = None
+    ) -> Tree:
+        """List all of it, with paths as they are to be here. `share` may give an entry whose path is held already."""
+        return joined({prefix: walk(files, place, alive=alive, share=share) for prefix, place in self.places.items()})
 
     def walk_sum(self, files: Files, *, alive: Callable[[], None] | None = None) -> int:
         """List all of it again; return the `Tree.sum` of it."""

@@ -121,10 +121,20 @@ def _above(prefix: str) -> Entry:
     return Entry(prefix.rstrip("/"), 0, 0, 0, 0o750, is_dir=True)
 
 
-def walk(files: Files, directory: PurePosixPath, *, alive: Callable[[], None] | None = None) -> Tree:
-    """List a directory on a host, links not followed. It must exist. `alive` is called for each directory at least."""
+def walk(
+    files: Files,
+    directory: PurePosixPath,
+    *,
+    alive: Callable[[], None] | None = None,
+    share: Callable[[Entry], Entry] | None = None,
+) -> Tree:
+    """List a directory on a host, links not followed. It must exist. `alive` is called for each directory at least.
+
+    `share` may give an equal entry whose path is a text that is held already.
+    """
     walked = Walk()
-    entries = list(walked.through(files, directory, alive=alive))
+    found = walked.through(files, directory, alive=alive)
+    entries = list(map(share, found) if share else found)
     entries.sort(key=lambda each: each.path)
     for each, after in pairwise(entries):
         if each.path == after.path:

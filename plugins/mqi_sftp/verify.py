@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from mqi_cli import (
     CaseRef,
+    Entry,
     Files,
     HostFault,
     Manifest,
@@ -23,6 +25,7 @@ from mqi_cli import (
 )
 from mqi_sftp.meter import Meter, Show, silent
 from mqi_sftp.plan import compare, compare_hashes
+from mqi_sftp.prove import hashed
 from mqi_sftp.results import Origin, Placed, find_destination, find_origin
 
 _LIST_LIMIT = 256 << 20
@@ -55,11 +58,13 @@ class Verdict:
     differs: bool = False
 
 
-def judge(step: str, wanted: Side, found: Side, *, recorded: str, listed: Mapping[str, str] | None = None) -> Verdict:
+def judge(
+    step: str, wanted: Side, found: Side, *, recorded: str, listed: Callable[[], Mapping[str, str]] | None = None
+) -> Verdict:
     """Compare two sides with each other, and each with the fingerprint that was recorded when they were proven. Pure.
 
     A side that is gone (cleaned up, filed) leaves the other to be compared with the record, and with the files' hashes
-    that were `listed` then, where they are kept.
+    that were `listed` then, where they are kept; those are read where nothing else tells what changed.
     """
     there = [side for side in (wanted, found) if side.manifest is not None]
     if not there:
@@ -70,7 +75,8 @@ def judge(step: str, wanted: Side, found: Side, *, recorded: str, listed: Mappin
     gone = [side for side in (wanted, found) if side.manifest is None]
     off = [side for side in there if recorded and side.manifest and side.manifest.fingerprint != recorded]
     if off and not findings and listed:
-        findings += [each for side in off for each in _since(listed, side)]
+        hashes = listed()
+        findings += [each for side in off if hashes for each in _since(hashes, side)]
     manifest = there[0].manifest
     assert manifest is not None  # noqa: S101  `there` holds no other
     text = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}, {manifest.size} byte{'s' * (manifest.size != 1)}: "
@@ -115,9 +121,9 @@ def verify_upload(case: CaseRef, ctx: StageContext, *, show: Show | None = None)
     meter = Meter(ctx, show=show or silent)
     here = _local("in the source", case.directory, meter)
     with ctx.host.files() as files:
-        there = _remote(ctx, files, Origin("upload", {"": ctx.layout.input}), meter)
-        listed = _listed(files, ctx.layout.root / ".input.sha256")
-    return judge(ctx.step, here, there, recorded=case.fingerprint, listed=listed)
+        there = _remote(ctx, files, Origin("upload", {"": ctx.layout.input}), meter, like=here.manifest)
+        listed = partial(_listed, files, ctx.layout.root / ".input.sha256")
+        return judge(ctx.step, here, there, recorded=case.fingerprint, listed=listed)
 
 
 def verify_download(case: CaseRef, ctx: StageContext, *, recorded: str, show: Show | None = None) -> Verdict:
@@ -126,8 +132,8 @@ def verify_download(case: CaseRef, ctx: StageContext, *, recorded: str, show: Sh
     meter = Meter(ctx, show=show or silent)
     here = _local("here", find_destination(case, ctx), meter)
     with ctx.host.files() as files:
-        there = _remote(ctx, files, origin, meter)
-    return judge(ctx.step, there, here, recorded=recorded, listed=Placed(ctx, case).checksums(recorded))
+        there = _remote(ctx, files, origin, meter, like=here.manifest)
+    return judge(ctx.step, there, here, recorded=recorded, listed=partial(Placed(ctx, case).checksums, recorded))
 
 
 def _listed(files: Files, path: PurePosixPath) -> dict[str, str]:
@@ -170,21 +176,37 @@ def _unreadable(error: OSError) -> str:
     return f"can't be read ({describe_os_error(error).lower()})"
 
 
-def _remote(ctx: StageContext, files: Files, origin: Origin, meter: Meter) -> Side:
+def _remote(ctx: StageContext, files: Files, origin: Origin, meter: Meter, *, like: Manifest | None) -> Side:
+    """Hash what lies there. What is `like` that on the other side is not held twice."""
     name = f"on {ctx.host.name}"
     for place in origin.places.values():
         there = files.stat(place)
         if there is None or not there.is_dir:
             return Side(name, None)
     meter.begin(name)
-    tree = origin.walk(files, alive=meter.alive)
+    other = like or Manifest(())
+    tree = origin.walk(files, alive=meter.alive, share=partial(_path_shared, other))
     meter.total = meter.done + tree.size
-    timeout = ctx.config.verify_timeout
-    hashes = origin.hashes(ctx.host, files, tree, timeout=timeout, meter=meter, read_back=True) or {}
     kinds = [describe_one(each) for each in tree.unfit or {}]
     what = kinds[0] if len(kinds) == 1 else "neither file nor directory, or a name that can't be moved"
     findings = [Finding(path, f"{what}, {name}") for path in tree.unfit_paths]
-    findings += [Finding(each.path, f"can't be read, {name}") for each in tree.files if each.path not in hashes]
-    manifest = tree.manifest(hashes)
-    files_read = tuple(each for each in manifest.files if each.sha256)
-    return Side(name, Manifest(files_read, manifest.empty_dirs), tuple(findings))
+    hashed_files: list[ManifestFile] = []
+    for prefix, place in origin.places.items():
+        below = tree.below(prefix).files
+        for each, sha256 in hashed(ctx.host, files, place, below, timeout=ctx.config.verify_timeout, meter=meter):
+            if sha256:
+                hashed_files.append(_shared(other, ManifestFile(prefix + each.path, each.size, sha256)))
+            else:
+                findings.append(Finding(prefix + each.path, f"can't be read, {name}"))
+    hashed_files.sort(key=lambda each: each.path)
+    return Side(name, Manifest(tuple(hashed_files), tree.empty_directories), tuple(findings))
+
+
+def _path_shared(other: Manifest, entry: Entry) -> Entry:
+    at = other.position(entry.path)
+    return entry if at is None else replace(entry, path=other.files[at].path)
+
+
+def _shared(other: Manifest, file: ManifestFile) -> ManifestFile:
+    at = other.position(file.path)
+    return file if at is None or other.files[at] != file else other.files[at]

@@ -19,7 +19,7 @@ from mqi_cli.config.model import HostLimits
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp.preview import compares_content, preview_download, preview_upload
 from mqi_sftp.verify import Finding, Side, judge, verify_download, verify_upload
-from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, sample_case
+from sftp.bench import DOWNLOAD, UPLOAD, Bench, contents, fill, flip_a_byte, peak_of, sample_case
 
 Mqi = Callable[..., str]
 
@@ -153,7 +153,7 @@ def test_a_link_that_came_to_be_on_a_side_is_named() -> None:
 
 def test_what_was_listed_when_it_was_moved_names_the_files_where_one_side_is_gone() -> None:
     listed = {each.path: each.sha256 for each in ONE.files}
-    verdict = judge("upload", Side("here", None), Side("there", OTHER), recorded=ONE.fingerprint, listed=listed)
+    verdict = judge("upload", Side("here", None), Side("there", OTHER), recorded=ONE.fingerprint, listed=lambda: listed)
 
     assert verdict.findings == (
         Finding("a", "changed since it was moved, there"),
@@ -311,3 +311,13 @@ def test_a_server_with_one_channel_on_the_one_connection_takes_every_command(
     assert not verify_download(bench.case(), bench.context("download"), recorded=recorded).differs
     fill(bench.source, {"small": b"12"})
     assert sorted(each.act for each in preview_upload(bench.case(), bench.context("upload"))) == ["keep", "send"]
+
+
+def test_of_many_files_that_are_proven_again_both_sides_are_held_once(local_bench: Bench) -> None:
+    count = 3000
+    fill(local_bench.source, {f"{number % 30}/{number:0150d}": b"" for number in range(count)})
+    local_bench.upload()
+    case, ctx = local_bench.case(), local_bench.context("upload")
+
+    assert peak_of(lambda: verify_upload(case, ctx)) < 700 * count + (1 << 20)  # what a file is read in
+    assert not verify_upload(case, ctx).differs
