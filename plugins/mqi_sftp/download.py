@@ -25,6 +25,7 @@ from mqi_cli import (
     seen_attempts,
 )
 from mqi_sftp import quick
+from mqi_sftp.arriving import WriteFailed
 from mqi_sftp.far_side import Unable
 from mqi_sftp.fetch import (
     LOOK_AGAIN,
@@ -37,7 +38,7 @@ from mqi_sftp.fetch import (
     wait_for_room,
 )
 from mqi_sftp.in_place import Occupant, check_replaceable, held_by_others, prove_here
-from mqi_sftp.landing import Landing, WriteFailed, sync_file_system
+from mqi_sftp.landing import Landing, sync_file_system
 from mqi_sftp.meter import Meter, Stopping
 from mqi_sftp.plan import Fence, Proven
 from mqi_sftp.read_back import KnownHashes

@@ -25,7 +25,8 @@ from mqi_cli import (
     hash_file,
     surveyed,
 )
-from mqi_sftp.landing import ArrivingFile, Landing
+from mqi_sftp.arriving import ArrivingFile
+from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import SPARE, Mark, directories_of
 from mqi_sftp.received import NotedFile, Received

@@ -16,8 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
-import io
 import os
 import re
 import shutil
@@ -25,74 +23,13 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mqi_cli import Entry, RetryLater
+from mqi_sftp.arriving import ArrivingFile
 from mqi_sftp.plan import DIRECTORY_MODE, Fence, Mark, newest, whole_mtime
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer  # brought by pydantic; the standard library has it from 3.12 on
-
 
 # what a rename onto something says
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class WriteFailed(Exception):
-    """A file can't be written on this machine. `error` says why."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class ArrivingFile(io.FileIO):
-    """A new file of ours alone that is hashed as it is written, unless it is read back and hashed anyway."""
-
-    def __init__(self, path: Path, *, hashed: bool = True) -> None:
-        self.path = path
-        self._hashed = hashed
-        self.digest = hashlib.sha256()
-        super().__init__(path, "wb", opener=lambda name, _flags: os.open(name, _NEW_FILE, 0o600))
-
-    def write(self, data: Buffer, /) -> int:
-        """Write all of it; the system may take less at a time."""
-        view = memoryview(data).cast("B")
-        if self._hashed:
-            self.digest.update(view)
-        written = 0
-        try:
-            while written < len(view):
-                written += super().write(view[written:]) or 0
-        except OSError as error:
-            raise WriteFailed(error) from error  # else the host would be blamed for it
-        return written
-
-
-class SmallFiles:
-    """Puts small files among a landing directory's results, in as few calls as that takes.
-
-    They have their names at once: where a turn was cut, what it left is kept by its hash alone.
-    """
-
-    def __init__(self, landing: Landing) -> None:
-        self._results = f"{landing.results}/"
-
-    def put(self, path: str, data: memoryview, *, mark: Mark) -> None:
-        """Write a file; its directory is there. Raises `WriteFailed`."""
-        try:
-            handle = os.open(self._results + path, _NEW_FILE, 0o600)
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(handle, data[written:])
-                os.fchmod(handle, mark.mode)
-                os.utime(handle, (mark.mtime, mark.mtime))
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise WriteFailed(error) from error  # else the host would be blamed for it
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqi_cli import Entry
-from mqi_sftp.landing import WriteFailed
+from mqi_sftp.arriving import WriteFailed
 from mqi_sftp.source import CHUNK
 
 if TYPE_CHECKING:

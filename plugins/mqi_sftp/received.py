@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mqi_cli import Entry
-from mqi_sftp.landing import ArrivingFile, Landing, WriteFailed
+from mqi_sftp.arriving import ArrivingFile, WriteFailed
+from mqi_sftp.landing import Landing
 from mqi_sftp.results import Origin
 from mqi_sftp.tree import position
 

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mqi_cli import Entry, HostFault, Manifest, ManifestFile, StageContext, Wait, tool_dir
+from mqi_sftp.arriving import ArrivingFile, SmallFiles
 from mqi_sftp.far_program import SEND
 from mqi_sftp.far_side import FarSide
 from mqi_sftp.fetch import FetchPlan, changed_meanwhile, check_results, is_missing, plan_fetch, wait_for_room
 from mqi_sftp.in_place import Occupant
-from mqi_sftp.landing import ArrivingFile, Landing, SmallFiles
+from mqi_sftp.landing import Landing
 from mqi_sftp.meter import Meter
 from mqi_sftp.plan import RESUME_FROM, Mark, Marks, directories_of, sent_mode, whole_mtime
 from mqi_sftp.read_back import LARGE, KnownHashes, ReadBack
@@ -51,7 +52,7 @@ class DownStream:
         self._tree = Tree()
         self._occupant: Occupant | None = None
         self._buffer = memoryview(bytearray(CHUNK))
-        self._small = SmallFiles(landing)
+        self._small = SmallFiles(landing.results)
 
     def fetch(self) -> Manifest | Wait:
         """Fill the landing directory, or find the results in their place. Raises `Unable` and what a download raises."""

@@ -23,9 +23,10 @@ import mqi_cli.manifest
 from mqi_cli import Copying, Done, Entry, GiveUp, Host, HostError, HostFault, HostFull, RetryLater, Wait, build_manifest
 from mqi_cli.hosts.sshd import OpenSSHServer
 from mqi_sftp import tar_stream
+from mqi_sftp.arriving import ArrivingFile
 from mqi_sftp.far_side import read_errors
 from mqi_sftp.held import Held
-from mqi_sftp.landing import ArrivingFile, Landing
+from mqi_sftp.landing import Landing
 from mqi_sftp.listing import Listing
 from mqi_sftp.options import SftpSection
 from mqi_sftp.preview import preview_upload
