@@ -88,8 +88,11 @@ def mark_root(root: Path, data_dir: Path) -> bool:
     known = data_dir / "roots"
     mark = root / MARK
     name = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    used = (
+        known / name
+    ).exists()  # asked first: another turn may mark the root in this moment, and notes it after that
     if not mark.exists():
-        if (known / name).exists():
+        if used:
             return False
         root.mkdir(parents=True, exist_ok=True, mode=0o750)
         mark.write_text(MARK_TEXT)

@@ -24,7 +24,7 @@ from mqi_archiver.clearing import clear_hosts
 from mqi_archiver.config import check_archive
 from mqi_archiver.contents import gather
 from mqi_archiver.index import Index
-from mqi_archiver.place import publish
+from mqi_archiver.place import MARK, mark_root, publish
 from mqi_archiver.tarball import pack, prove
 from mqi_cli import Done, Earlier, GiveUp, HostUnreachable, RetryLater, Step, Wait, seen_attempts
 from mqi_cli.config.model import LocalHostSection
@@ -453,6 +453,22 @@ def test_an_unmounted_archive_disk_is_waited_for(filing: Filing) -> None:
     filing.archives.rmdir()
     mounted.rename(filing.archives)
     filing.done()
+
+
+def test_a_root_that_two_use_for_the_first_time_at_once_is_no_unmounted_disk(tmp_path: Path, monkeypatch: Any) -> None:
+    root, notes, looked = tmp_path / "archives", tmp_path / "data", Path.exists
+    others: list[bool] = []
+
+    def exists(path: Path, **options: Any) -> bool:
+        there = looked(path, **options)
+        if path.name == MARK and not others:
+            others.append(True)
+            assert mark_root(root, notes)  # the other, in the very moment after this look
+        return there
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert mark_root(root, notes)
+    assert others
 
 
 def test_a_stop_leaves_nothing_half_packed_and_the_next_turn_completes(filing: Filing) -> None:

@@ -437,7 +437,7 @@ class TestOverTheEmbeddedQueue(OverTheEmbeddedQueue.TestCase):  # type: ignore[m
 class TestOverAListForLong(OverAList.TestCase):  # type: ignore[misc,name-defined]
     """Many more examples, others each time."""
 
-    settings = _settings(4000, 120, fixed=False)
+    settings = _settings(2000, 120, fixed=False)
 
 
 @pytest.mark.soak
