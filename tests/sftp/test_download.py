@@ -42,6 +42,14 @@ from sftp.bench import (
 RESULTS = {"dose_1.raw": b"\1" * 300_000, "dose_2.raw": b"\2" * 10, "log/run.txt": b"ok\n", "nothing": b""}
 
 
+def the_run_is_made_anew(bench: Bench) -> None:
+    """Let results be fetched, and then a further attempt of the run leave others."""
+    fill(bench.outputs, {"a": b"old"})
+    bench.download()
+    bench.run_attempt = 2
+    fill(bench.outputs, {"a": b"new"})
+
+
 def test_results_arrive_whole_and_proven(bench: Bench) -> None:
     fill(bench.outputs, RESULTS | ODD_NAMES, empty=["hollow/er"])
 
@@ -293,10 +301,7 @@ def test_earlier_results_whose_place_is_taken_while_they_are_replaced_stay_in_si
     local_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = local_bench
-    fill(bench.outputs, {"a": b"old"})
-    bench.download()
-    bench.run_attempt = 2
-    fill(bench.outputs, {"a": b"new"})
+    the_run_is_made_anew(bench)
     rename = Path.rename
 
     def finds_it_taken(self: Path, target: Path) -> Path:
@@ -316,10 +321,7 @@ def test_a_crash_while_earlier_results_are_replaced_loses_neither(
     local_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = local_bench
-    fill(bench.outputs, {"a": b"old"})
-    bench.download()
-    bench.run_attempt = 2
-    fill(bench.outputs, {"a": b"new"})
+    the_run_is_made_anew(bench)
     rename = Path.rename
 
     def dies(self: Path, target: Path) -> Path:
